@@ -1,0 +1,77 @@
+"""Prompts as files: found, rendered, hashed.
+
+A prompt is a Jinja file in `agents/prompts/`; its first line lists its variables in a comment. A variable
+that is missing is an error. A config may replace a prompt by path; the replacement's hash is what is stored.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, UndefinedError
+
+from configs.errors import DescantError
+from store.identity import content_hash
+from store.records import Message
+
+NAMES = ("ask", "alter", "contrast", "verify", "compare")
+OUR_TAGS = ("transcript", "user", "assistant", "system", "conversation_a", "conversation_b", "instruction", "answer")
+
+
+class PromptError(DescantError):
+    """Raised here: a prompt file is missing, does not parse, or wants a variable that it is not given."""
+
+
+class Prompts:
+    """All prompts of a campaign, with the replacements that its config names."""
+
+    def __init__(self, replacements: Mapping[str, str] | None = None) -> None:
+        replacements = replacements or {}
+        for name in replacements:
+            if name not in NAMES:
+                raise PromptError(f"unknown prompt {name!r}: the prompts are {', '.join(NAMES)}")
+        self.texts = {name: _read(name, replacements.get(name)) for name in NAMES}
+        environment = Environment(undefined=StrictUndefined, keep_trailing_newline=False, trim_blocks=True, lstrip_blocks=True)
+        self._templates = {}
+        for name, text in self.texts.items():
+            try:
+                self._templates[name] = environment.from_string(text)
+            except TemplateSyntaxError as error:
+                raise PromptError(f"prompt {name!r}, line {error.lineno}: {error.message}") from error
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """Content hash by prompt name: part of a campaign's identity, stored with every dialogue."""
+        return {name: content_hash(text) for name, text in self.texts.items()}
+
+    def render(self, name: str, **variables: object) -> str:
+        try:
+            return self._templates[name].render(**variables).strip()
+        except UndefinedError as error:
+            raise PromptError(f"prompt {name!r}: {error.message}") from error
+
+
+def _read(name: str, replacement: str | None) -> str:
+    if replacement is None:
+        return files("agents").joinpath("prompts", f"{name}.md").read_text(encoding="utf-8")
+    try:
+        return Path(replacement).read_text(encoding="utf-8")
+    except OSError as error:
+        raise PromptError(f"cannot read {replacement!r} for prompt {name!r}: {error.strerror}") from error
+
+
+def transcript(messages: Sequence[Message]) -> str:
+    """A conversation as text inside a prompt: each turn between tags of its role, each tag on a line of its own.
+
+    Tags of ours inside a turn are defused, so that no turn can end the transcript or speak as another role.
+    """
+    return "\n".join(f"<{m.role}>\n{_defused(m.content)}\n</{m.role}>" for m in messages)
+
+
+def _defused(text: str) -> str:
+    if "<" not in text:
+        return text
+    for tag in OUR_TAGS:
+        text = text.replace(f"</{tag}>", f"< /{tag}>").replace(f"<{tag}>", f"< {tag}>")
+    return text

@@ -1,0 +1,233 @@
+"""Every setting of a campaign, typed, with its default and the default's reason.
+
+Settings are frozen and refuse unknown keys. They hold no secrets: a key is named (`env:NAME`), never
+written. Loading, overriding and error messages live in `configs.load`; training has its own settings
+in `configs.fit_settings`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Role = Literal["user", "assistant", "perturbation", "judge"]
+PerturbationKind = Literal["music_contrast"]
+
+
+class Settings(BaseModel):
+    """Frozen, and unknown keys are errors; field docstrings become descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class SeedSettings(Settings):
+    """Where dialogues start."""
+
+    path: str | None = None
+    """A JSONL file of seeds; null only with `format: rehearsal`, whose seeds are generated."""
+    format: Literal["auto", "messages", "mtbench", "mtbench101", "skywork", "sharegpt", "rehearsal"] = "auto"
+    """The file's shape; `auto` looks at the first row."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """At most this many seeds, from the front; null takes all (100 for `rehearsal`)."""
+    cut: Literal["first_user", "last_user", "last_assistant"] = "first_user"
+    """How much of a given conversation to keep: the first user turn (our default; MUSIC does not state its rule), or the longest prefix that ends on a user or an assistant turn."""
+    world: Literal["easy", "hard"] = "easy"
+    """Which rehearsal world `format: rehearsal` draws seeds from."""
+
+    @model_validator(mode="after")
+    def _path_or_rehearsal(self) -> "SeedSettings":
+        if self.path is not None and self.format == "rehearsal":
+            raise ValueError("format 'rehearsal' generates its seeds and takes no path: drop one of the two")
+        return self
+
+
+class BernoulliSchedule(Settings):
+    """Each turn is perturbed with this chance; at least one turn always is."""
+
+    bernoulli: Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class TurnRange(Settings):
+    """A number of turns drawn uniformly, both ends included, for each seed."""
+
+    low: Annotated[int, Field(ge=1)]
+    high: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "TurnRange":
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}: swap them")
+        return self
+
+
+class PerturbSettings(Settings):
+    """Which errors are injected, when, and whether anybody checks that they landed."""
+
+    kinds: tuple[PerturbationKind, ...] = ("music_contrast",)
+    """Drawn uniformly for each perturbed turn when there are several."""
+    schedule: Literal["every", "one"] | BernoulliSchedule = "every"
+    """Which assistant turns are perturbed (our default: the MUSIC paper does not state its schedule)."""
+    altered_by: Literal["perturbation", "assistant"] = "perturbation"
+    """Who alters the instruction: the perturbation agent, so that it is recorded and checked (our default), or the assistant in the one prompt that also answers (as in MUSIC)."""
+    verify: bool = False
+    """Ask the first judge whether each perturbed answer fails the visible instruction."""
+    require_landed: bool = False
+    """Make pairs only from branches with a verified perturbation; needs `verify`."""
+
+    @model_validator(mode="after")
+    def _landed_needs_verify(self) -> "PerturbSettings":
+        if not self.kinds:
+            raise ValueError("kinds is empty: name at least one, or drop `perturb`")
+        if self.require_landed and not self.verify:
+            raise ValueError("require_landed needs verify: true, since unverified perturbations never count as landed")
+        return self
+
+
+class RoleSettings(Settings):
+    """One role's model. Null falls back on `models.default`.
+
+    A role that names its own `model` does not inherit `api_base`, `api_key`, `headers` and `params`:
+    they belong to the endpoint, and a key must not travel to another one.
+    """
+
+    model: str | None = None
+    """A LiteLLM model string, such as `openai/gpt-4o`, `hosted_vllm/my-model` or `rehearsal/default`."""
+    api_base: str | None = None
+    """The endpoint's address, without user or query."""
+    api_key: str | None = None
+    """`env:NAME`: the environment variable that holds the key. Null leaves it to LiteLLM's own variables."""
+    headers: dict[str, str] | None = None
+    """Extra HTTP headers; each value is `env:NAME`, since headers often carry secrets."""
+    temperature: Annotated[float, Field(ge=0.0)] | None = None
+    """Sampling temperature."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Nucleus sampling; null sends nothing."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Completion tokens at most."""
+    timeout_seconds: Annotated[float, Field(gt=0.0)] | None = None
+    """For one attempt."""
+    attempts: Annotated[int, Field(ge=1)] | None = None
+    """Tries in all when the failure is of a kind that passes (429, 5xx, time-out, lost connection)."""
+    system_role: Literal["fold", "native"] | None = None
+    """`fold` puts system text into the first user message (Gemma's template has no system role); `native` sends it as is."""
+    params: dict[str, Any] | None = None
+    """Anything else LiteLLM takes."""
+
+    @field_validator("api_key")
+    @classmethod
+    def _key_by_name(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("env:"):
+            raise ValueError("a key is never written into a config: export it and write `env:NAME`")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _headers_by_name(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        for name, content in (value or {}).items():
+            if not content.startswith("env:"):
+                raise ValueError(f"header {name!r}: write `env:NAME`, since header values often are secrets")
+        return value
+
+    @field_validator("api_base")
+    @classmethod
+    def _plain_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        from urllib.parse import urlsplit
+
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{value!r} is not an http(s) address: write for example 'http://127.0.0.1:8000/v1'")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("an api_base with a user, a query or a fragment is refused: pass keys as `api_key: env:NAME`")
+        return value
+
+    @field_validator("params")
+    @classmethod
+    def _no_secret_params(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        for name in value or {}:
+            if name in ("api_key", "api_base", "base_url", "extra_headers", "headers", "model", "messages", "stream"):
+                raise ValueError(f"params.{name} is refused: use the setting of the role itself")
+        return value
+
+
+class ModelSettings(Settings):
+    """One role's model with nothing left open: what a call is made from."""
+
+    model: str
+    api_base: str | None = None
+    api_key: str | None = None
+    headers: dict[str, str] = {}
+    temperature: float = 0.7
+    top_p: float | None = None
+    max_tokens: int = 512
+    timeout_seconds: float = 120.0
+    attempts: int = 5
+    system_role: Literal["fold", "native"] = "fold"
+    params: dict[str, Any] = {}
+
+    def sampling(self) -> dict[str, Any]:
+        """What changes the text that comes back: part of a campaign's identity; endpoint and patience are not."""
+        return self.model_dump(include={"model", "temperature", "top_p", "max_tokens", "system_role", "params"})
+
+
+ENDPOINT_FIELDS = ("api_base", "api_key", "headers", "params")
+
+
+class ModelsSettings(Settings):
+    """The models by role."""
+
+    default: RoleSettings = RoleSettings()
+    user: RoleSettings = RoleSettings()
+    assistant: RoleSettings = RoleSettings()
+    perturbation: RoleSettings = RoleSettings()
+    judges: tuple[RoleSettings, ...] = (RoleSettings(),)
+
+    def of(self, role: Role, index: int = 0) -> ModelSettings:
+        """The settings of a role, with what it leaves open taken from `default`."""
+        own = self.judges[index] if role == "judge" else getattr(self, role)
+        given = own.model_dump(exclude_none=True)
+        inherited = self.default.model_dump(exclude_none=True)
+        if "model" in given:
+            inherited = {key: value for key, value in inherited.items() if key not in ENDPOINT_FIELDS}
+        return ModelSettings(**({"model": "rehearsal/default"} | inherited | given))
+
+
+class BudgetSettings(Settings):
+    """Hard caps of a campaign; null is no cap."""
+
+    usd: Annotated[float, Field(gt=0.0)] | None = None
+    tokens: Annotated[int, Field(gt=0)] | None = None
+    calls: Annotated[int, Field(gt=0)] | None = None
+
+
+class CampaignSettings(Settings):
+    """A campaign: a recipe over seeds."""
+
+    name: str = "campaign"
+    """What people call it; part of its identity."""
+    recipe: Literal["dialogue", "music"] = "music"
+    """`dialogue`: one conversation a seed. `music`: a chosen and a rejected branch that both live on."""
+    random_seed: int = 0
+    """Of all chance in the campaign."""
+    seeds: SeedSettings = SeedSettings()
+    turns: Annotated[int, Field(ge=1)] | TurnRange = 5
+    """Assistant answers a dialogue, the one to the seed's open user turn included (MUSIC: 5)."""
+    trials: Annotated[int, Field(ge=1)] = 1
+    """Times each seed is played."""
+    concurrency: Annotated[int, Field(ge=1)] = 64
+    """Seeds in play at once; a music seed plays its two branches side by side."""
+    perturb: PerturbSettings | None = None
+    """Null means none for `dialogue` and the defaults for `music`."""
+    judge_pairs: bool = False
+    """Show each finished pair to every judge, in both orders, and store the verdicts."""
+    prompts: dict[str, str] = {}
+    """Prompt name to the path of a file that replaces it."""
+    models: ModelsSettings = ModelsSettings()
+    budget: BudgetSettings = BudgetSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _music_is_perturbed(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("recipe", "music") == "music" and data.get("perturb") is None:
+            return {**data, "perturb": {}}
+        return data

@@ -1,0 +1,294 @@
+"""The nouns that all floors speak, as frozen pydantic models: one class a table of the corpus.
+
+Field names are the column names. This file imports nothing of ours and no duckdb. A null that means
+something says so in its field's docstring.
+"""
+
+from datetime import datetime
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+MessageRole = Literal["system", "user", "assistant"]
+Branch = Literal["main", "chosen", "rejected", "candidate"]
+Verdict = Literal["landed", "missed", "unchecked"]
+Split = Literal["train", "validation", "test"]
+
+
+class Message(BaseModel):
+    """One utterance as a model sees it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    role: MessageRole
+    content: str
+
+
+class Record(BaseModel):
+    """A row: `table` names where it is kept, `key` which columns make it one row."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    table: ClassVar[str]
+    key: ClassVar[tuple[str, ...]]
+
+
+class Campaign(Record):
+    """A run of a recipe."""
+
+    table = "campaigns"
+    key = ("campaign_id",)
+
+    campaign_id: str
+    name: str
+    recipe: str
+    config: dict[str, Any]
+    """The resolved settings, without secrets."""
+    config_hash: str
+    version: str
+    """Of Descant, when the campaign was last started."""
+    status: Literal["running", "paused", "done", "stopped"]
+    created_at: datetime
+    finished_at: datetime | None = None
+
+
+class Seed(Record):
+    """Where dialogues start."""
+
+    table = "seeds"
+    key = ("seed_id",)
+
+    seed_id: str
+    source: str
+    """The file's name (without its folder), or `rehearsal`."""
+    messages: tuple[Message, ...]
+    metadata: dict[str, Any] = {}
+    split: Split
+
+
+class Turn(Record):
+    """One message in the tree of turns."""
+
+    table = "turns"
+    key = ("turn_id",)
+
+    turn_id: str
+    parent_id: str | None
+    campaign_id: str
+    seed_id: str
+    depth: int
+    """Place in the conversation, from 0."""
+    role: MessageRole
+    content: str
+    agent: str
+    """Who wrote it: `seed`, `user`, `assistant`."""
+    call_id: str | None
+    """Null for a turn that came with the seed."""
+    perturbation_id: str | None = None
+
+
+class Dialogue(Record):
+    """A path through the tree, from root to leaf."""
+
+    table = "dialogues"
+    key = ("dialogue_id",)
+
+    dialogue_id: str
+    campaign_id: str
+    seed_id: str
+    branch: Branch
+    trial: int
+    persona: dict[str, Any] | None = None
+    """Null: the user simulator was given none."""
+    prompt_hashes: dict[str, str]
+    forked_from: str | None = None
+    turn_ids: tuple[str, ...]
+    n_turns: int
+    """Assistant answers, those of the seed included."""
+    status: Literal["done", "failed"]
+    termination_reason: str
+    """`max_turns`, `user_ended`, or for a failed dialogue the error's kind, such as `timeout` or `context_overflow`."""
+    error: str | None = None
+
+
+class Perturbation(Record):
+    """One injected error."""
+
+    table = "perturbations"
+    key = ("perturbation_id",)
+
+    perturbation_id: str
+    dialogue_id: str
+    turn_id: str
+    kind: str
+    instruction: str
+    """The visible user turn that the answer should have followed."""
+    altered_instruction: str | None
+    """What was answered instead."""
+    direction: str | None = None
+    aspects: tuple[str, ...] | None = None
+    plan: str | None = None
+    strength: float = 1.0
+    verdict: Verdict
+    verdict_source: str | None = None
+    """The model that gave the verdict; null when unchecked."""
+
+
+class Call(Record):
+    """One LLM call: the journal. A call that is noted again under the same id and request replaces itself."""
+
+    table = "calls"
+    key = ("call_id", "request_hash")
+
+    call_id: str
+    request_hash: str
+    campaign_id: str
+    dialogue_id: str
+    agent: str
+    purpose: str
+    ordinal: int
+    model: str
+    messages: tuple[Message, ...] | None
+    """Null in a row that only notes the start."""
+    parameters: dict[str, Any]
+    response: str | None = None
+    finish_reason: str | None = None
+    status: Literal["started", "done", "failed", "superseded"]
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: float | None = None
+    """Null: the price is unknown. 0.0: known to be free."""
+    latency_ms: float | None = None
+    attempts: int = 0
+    error: str | None = None
+    created_at: datetime
+
+
+class Pair(Record):
+    """A preference pair: two dialogues of one seed."""
+
+    table = "pairs"
+    key = ("pair_id",)
+
+    pair_id: str
+    campaign_id: str
+    method: str
+    chosen_id: str
+    rejected_id: str
+    first_divergent_turn: int
+    """Which assistant answer differs first, from 1."""
+    n_contrast_turns: int
+    """Answers of the rejected side that were perturbed and not found to have missed."""
+    aspects: tuple[str, ...] | None = None
+    label_source: str
+    """`construction`, or the judge that gave the label."""
+    intended_label: str
+    """Which side was meant to be better: `chosen`."""
+    judged_label: str | None = None
+    """`chosen`, `rejected` or `tie` by the judges' majority; null when none was asked."""
+    split: Split
+    margin: float | None = None
+
+
+class Judgement(Record):
+    """One judge's verdict."""
+
+    table = "judgements"
+    key = ("judgement_id",)
+
+    judgement_id: str
+    label_set: str
+    pair_id: str | None = None
+    dialogue_id: str | None = None
+    turn_id: str | None = None
+    judge_model: str
+    rubric: str
+    presentation: str
+    """Which side was shown first: `chosen_first`, `rejected_first`, or `single`."""
+    verdict: str
+    """`chosen`, `rejected`, `tie`, `landed`, `missed`, or `invalid` when the answer could not be read."""
+    score: float | None = None
+    rationale: str | None = None
+    raw: str | None = None
+    call_id: str | None = None
+
+
+class DialogueStats(Record):
+    """What SQL cannot count."""
+
+    table = "dialogue_stats"
+    key = ("dialogue_id",)
+
+    dialogue_id: str
+    n_words: int
+    n_tokens: int | None = None
+    """Completion tokens of the dialogue's own turns; null where a provider did not report usage."""
+    context_dependent_turns: int | None = None
+    self_rouge: float | None = None
+
+
+class Fit(Record):
+    """A training run."""
+
+    table = "fits"
+    key = ("fit_id",)
+
+    fit_id: str
+    name: str
+    objective: str
+    arm: str | None = None
+    config: dict[str, Any]
+    data_card: dict[str, Any]
+    checkpoint: str | None
+    status: Literal["running", "done", "failed"]
+    created_at: datetime
+
+
+class Metric(Record):
+    """A point of a curve, or one figure of an evaluation with its interval."""
+
+    table = "metrics"
+    key = ("fit_id", "name", "slice", "step")
+
+    fit_id: str
+    name: str
+    slice: str
+    """`all`, or what the figure is restricted to, such as `n_turns=3`."""
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    step: int = 0
+
+
+class Score(Record):
+    """A reward of a dialogue, or with `turn_id` of its prefix up to that turn ("" for the whole dialogue)."""
+
+    table = "scores"
+    key = ("fit_id", "dialogue_id", "turn_id")
+
+    fit_id: str
+    dialogue_id: str
+    turn_id: str = ""
+    reward: float
+
+
+RECORDS: dict[str, type[Record]] = {
+    kind.table: kind
+    for kind in (
+        Campaign, Seed, Turn, Dialogue, Perturbation, Call, Pair, Judgement, DialogueStats, Fit, Metric, Score,
+    )
+}
+
+
+class PreferencePair(NamedTuple):
+    """A pair as training and evaluation read it, whatever file or table it came from."""
+
+    pair_id: str
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    split: str
+    method: str
+    n_turns: int
+    first_divergent_turn: int
+    margin: float | None = None
