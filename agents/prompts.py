@@ -32,7 +32,9 @@ class Prompts:
             if name not in NAMES:
                 raise PromptError(f"unknown prompt {name!r}: the prompts are {', '.join(NAMES)}")
         self.texts = {name: _read(name, replacements.get(name)) for name in NAMES}
-        environment = Environment(undefined=StrictUndefined, keep_trailing_newline=False, trim_blocks=True, lstrip_blocks=True)
+        environment = Environment(
+            undefined=StrictUndefined, keep_trailing_newline=False, trim_blocks=True, lstrip_blocks=True
+        )
         self._templates = {}
         for name, text in self.texts.items():
             try:

@@ -138,7 +138,9 @@ class RoleSettings(Settings):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{value!r} is not an http(s) address: write for example 'http://127.0.0.1:8000/v1'")
         if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("an api_base with a user, a query or a fragment is refused: pass keys as `api_key: env:NAME`")
+            raise ValueError(
+                "an api_base with a user, a query or a fragment is refused: pass keys as `api_key: env:NAME`"
+            )
         return value
 
     @field_validator("params")

@@ -1,0 +1,47 @@
+"""The assistant: the system whose answers are studied, and its contrastive twin."""
+
+from agents.ledger import CallSite
+from agents.llm import LanguageModel
+from agents.prompts import Prompts, transcript
+from agents.protocol import DialogueSoFar, Utterance
+from agents.structured import read_json
+from store.records import Message
+
+
+class Assistant:
+    """Plain chat: it sees the conversation and nothing else."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+
+    async def respond(self, dialogue: DialogueSoFar) -> Utterance:
+        return await self.answer(dialogue, altered_instruction=None)
+
+    async def answer(self, dialogue: DialogueSoFar, *, altered_instruction: str | None) -> Utterance:
+        """Answer the visible instruction, or an altered one in its place (MUSIC's contrast).
+
+        Nothing tells the model that the instruction was altered: it gets the history of its branch and the
+        altered user turn, and answers as well as it can. The transcript keeps the visible turn.
+        """
+        messages = list(dialogue.messages)
+        if altered_instruction is not None:
+            messages[-1] = Message(role="user", content=altered_instruction)
+        purpose = "answer" if altered_instruction is None else "answer_altered"
+        site = CallSite(dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth, "assistant", purpose)
+        reply = await self._model.complete(messages, site)
+        return Utterance(reply.text.strip(), reply.call_id, altered_instruction=altered_instruction)
+
+
+class ContrastiveAssistant:
+    """Alters the last instruction and answers the altered one in a single prompt, as the MUSIC paper does."""
+
+    def __init__(self, model: LanguageModel, prompts: Prompts) -> None:
+        self._model = model
+        self._prompts = prompts
+
+    async def respond(self, dialogue: DialogueSoFar) -> Utterance:
+        prompt = self._prompts.render("contrast", transcript=transcript(dialogue.messages))
+        site = CallSite(dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth, "assistant", "contrast")
+        reply = await self._model.complete([Message(role="user", content=prompt)], site)
+        fields = read_json(reply.text, altered_instruction=str, answer=str)
+        return Utterance(fields["answer"], reply.call_id, altered_instruction=fields["altered_instruction"])

@@ -1,0 +1,30 @@
+"""The perturbation agent: writes the instruction that a rejected answer will follow instead of the visible one."""
+
+from agents.ledger import CallSite
+from agents.llm import LanguageModel, ProviderError
+from agents.prompts import Prompts, transcript
+from agents.protocol import DialogueSoFar, Utterance
+from store.records import Message
+
+
+class PerturbationAgent:
+    """MUSIC's instruction contrast: a related but different instruction.
+
+    It writes the instruction only, so that what was altered is recorded and can be checked; the assistant
+    answers it. (The paper's one prompt that does both is `agents.assistant.ContrastiveAssistant`.)
+    """
+
+    def __init__(self, model: LanguageModel, prompts: Prompts) -> None:
+        self._model = model
+        self._prompts = prompts
+
+    async def respond(self, dialogue: DialogueSoFar) -> Utterance:
+        prompt = self._prompts.render(
+            "alter", transcript=transcript(dialogue.messages), instruction=dialogue.instruction
+        )
+        site = CallSite(dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth, "perturbation", "alter")
+        reply = await self._model.complete([Message(role="user", content=prompt)], site)
+        text = reply.text.strip()
+        if not text:
+            raise ProviderError("empty_alteration", f"the perturbation agent {self._model.name!r} wrote nothing")
+        return Utterance(text, reply.call_id)

@@ -1,0 +1,64 @@
+"""What can be known to be wrong with a model before the first call: provider, key, address."""
+
+import socket
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from agents.llm import load_litellm
+from agents.secrets import KeyMissingError, read_key
+from configs.errors import DescantError
+from configs.settings import ModelSettings
+
+CONNECT_SECONDS = 5.0
+
+
+class PreflightError(DescantError):
+    """Raised here: no call to this model could succeed."""
+
+
+def check(models: Iterable[ModelSettings]) -> None:
+    """Raise the first thing that is wrong; nothing is sent but one TCP handshake for each `api_base`.
+
+    Raises:
+        PreflightError: an unknown provider, or an address where nobody answers.
+        KeyMissingError: the provider needs a key that is not in the environment.
+    """
+    reached = set()
+    for settings in models:
+        _check_provider(settings)
+        if settings.api_base and settings.api_base not in reached:
+            _check_address(settings.api_base)
+            reached.add(settings.api_base)
+
+
+def _check_provider(settings: ModelSettings) -> None:
+    litellm = load_litellm()
+    try:
+        litellm.get_llm_provider(settings.model)
+    except litellm.BadRequestError as error:
+        raise PreflightError(
+            f"unknown model provider in {settings.model!r}: write provider/model as LiteLLM does, "
+            "for example 'openai/gpt-4o', 'hosted_vllm/my-model' or 'rehearsal/default'"
+        ) from error
+    for reference in [settings.api_key, *settings.headers.values()]:
+        if reference:
+            read_key(reference)
+    if settings.api_key or settings.api_base:
+        return
+    needed = litellm.validate_environment(settings.model)
+    keys = [name for name in needed["missing_keys"] if not name.endswith("_API_BASE")]
+    if not needed["keys_in_environment"] and keys:
+        raise KeyMissingError(
+            f"model {settings.model!r} needs a key: export {' or '.join(keys)}, or name a variable with api_key: env:NAME"
+        )
+
+
+def _check_address(api_base: str) -> None:
+    parts = urlsplit(api_base)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise PreflightError(
+            f"nobody answers at {api_base!r} ({error.strerror or error}): start the server, or mend api_base"
+        ) from error

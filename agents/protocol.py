@@ -1,0 +1,50 @@
+"""What an agent is: given the dialogue so far, it returns the next message.
+
+Agents keep no conversation in themselves; the dialogue is the argument, so that any agent can be replayed,
+forked and tested with a list.
+"""
+
+from typing import NamedTuple, Protocol
+
+from store.records import Message
+
+
+class DialogueSoFar(NamedTuple):
+    """All that an agent may know of a dialogue."""
+
+    campaign_id: str
+    dialogue_id: str
+    messages: tuple[Message, ...]
+    turns_left: int
+    """Assistant answers still to come."""
+
+    @property
+    def depth(self) -> int:
+        """The place in the conversation that the next message takes, from 0."""
+        return len(self.messages)
+
+    @property
+    def instruction(self) -> str:
+        """The user turn that waits for an answer."""
+        return self.messages[-1].content
+
+
+class Utterance(NamedTuple):
+    """What an agent said."""
+
+    content: str
+    call_id: str
+    ends_dialogue: bool = False
+    """The user is done; `content` is empty then."""
+    altered_instruction: str | None = None
+    """What was answered in place of the visible instruction."""
+
+
+class Agent(Protocol):
+    async def respond(self, dialogue: DialogueSoFar) -> Utterance:
+        """The next message of the role that this agent plays.
+
+        Raises:
+            ProviderError: the model gave none.
+        """
+        ...

@@ -1,0 +1,33 @@
+"""The user simulator: reads the dialogue, writes what the person would say next."""
+
+from agents.ledger import CallSite
+from agents.llm import LanguageModel, ProviderError
+from agents.prompts import Prompts, transcript
+from agents.protocol import DialogueSoFar, Utterance
+from store.records import Message
+
+END_MARK = "[END]"
+
+
+class UserSimulator:
+    """A model in the user's role.
+
+    It gets ONE user message that holds its instructions and the transcript, since Gemma's chat template
+    refuses a system role and a history that starts with the assistant.
+    """
+
+    def __init__(self, model: LanguageModel, prompts: Prompts) -> None:
+        self._model = model
+        self._prompts = prompts
+
+    async def respond(self, dialogue: DialogueSoFar) -> Utterance:
+        prompt = self._prompts.render("ask", transcript=transcript(dialogue.messages), turns_left=dialogue.turns_left)
+        site = CallSite(dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth, "user", "ask")
+        reply = await self._model.complete([Message(role="user", content=prompt)], site)
+        text = reply.text.strip()
+        if text.startswith(END_MARK):
+            return Utterance("", reply.call_id, ends_dialogue=True)
+        text = text.replace(END_MARK, "").strip()
+        if not text:
+            raise ProviderError("empty_query", f"the user simulator {self._model.name!r} wrote nothing")
+        return Utterance(text, reply.call_id)

@@ -1,0 +1,128 @@
+"""Every setting of a training run, typed, with its default and where it comes from.
+
+"MUSIC" names a value that the paper states (arXiv 2512.24693); all other defaults are ours, and say so.
+What the settings mean to a model stands in `train`; campaigns have their own settings in `configs.settings`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from configs.settings import Settings
+
+
+class TinySettings(Settings):
+    """The shape of a Gemma-2 that starts from random weights, small enough for one CPU core. All of it is ours."""
+
+    hidden_size: Annotated[int, Field(ge=8)] = 128
+    """Width of the residual stream."""
+    intermediate_size: Annotated[int, Field(ge=8)] = 256
+    """Width of the gated feed-forward layer."""
+    layers: Annotated[int, Field(ge=1)] = 2
+    """Decoder layers; they alternate sliding and full attention, as Gemma-2's do."""
+    heads: Annotated[int, Field(ge=1)] = 4
+    """Query heads."""
+    kv_heads: Annotated[int, Field(ge=1)] = 2
+    """Key and value heads; divides `heads`."""
+    vocab_size: Annotated[int, Field(ge=270)] = 1024
+    """Tokens at most; a small corpus gives fewer. The 256 bytes are always among them, so any text can be read."""
+    initializer_range: Annotated[float, Field(gt=0.0)] = 0.08
+    """Standard deviation of the first weights. Gemma's 0.02 is made for wider layers: a tiny model learns slowly from it."""
+    sliding_window: Annotated[int, Field(ge=1)] = 4096
+    """Tokens that a sliding layer sees (Gemma-2: 4096)."""
+    attention_softcap: Annotated[float, Field(gt=0.0)] = 50.0
+    """Where attention logits are capped (Gemma-2: 50)."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "TinySettings":
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+        return self
+
+
+class PairSettings(Settings):
+    """Which preference pairs are learned from. Splits come with the pairs, by seed, and are never drawn here."""
+
+    path: str | None = None
+    """A corpus (.duckdb), a preference file (JSONL or Parquet), or a Hugging Face dataset's id. Null takes the corpus that the command line names with `--db`."""
+    campaign: str | None = None
+    """Only pairs of this campaign (id or name); null takes all. For a corpus."""
+    method: str | None = None
+    """Only pairs made by this method, such as `music`; null takes all."""
+
+
+class RewardFitSettings(Settings):
+    """A reward model trained on whole conversations with the Bradley-Terry loss."""
+
+    name: str = "reward"
+    """What people call the run; part of its identity."""
+    objective: Literal["reward"] = "reward"
+    """What is learned."""
+    model: str = "google/gemma-2-9b-it"
+    """Where the weights start: a Hugging Face id or a folder (MUSIC: Gemma-2-9B-Instruct), or `tiny` for random weights of the shape under `tiny`."""
+    tiny: TinySettings = TinySettings()
+    """Read only with `model: tiny`."""
+    data: PairSettings = PairSettings()
+    max_length: Annotated[int, Field(ge=8)] = 2048
+    """Tokens of a conversation (MUSIC); a pair with a longer side is dropped and counted, never truncated."""
+    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-6
+    """At its peak (MUSIC)."""
+    warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.03
+    """Share of the steps over which the learning rate rises from 0 (ours)."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate goes on after the warm-up; cosine and linear end at 0 (ours)."""
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Pairs a step (MUSIC)."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """In how many slices a step's batch goes through the model, to save memory; the gradient is the whole batch's (ours)."""
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimiser steps (MUSIC: 2,500). Null with `epochs` null means 2,500."""
+    epochs: Annotated[float, Field(gt=0.0)] | None = None
+    """Passes over the training pairs, instead of `steps`."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """AdamW's, on matrices only (ours)."""
+    gradient_clip: Annotated[float, Field(gt=0.0)] = 1.0
+    """Largest norm of a step's gradient (ours)."""
+    random_seed: int = 0
+    """Of the first weights and the order of the pairs."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Weights are fp32 always; bf16 makes the matrix products in bf16 (autocast on a GPU, torch's matmul precision on a CPU that has it) (ours)."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass instead of keeping them (ours)."""
+    read_at: Literal["end", "every_answer"] = "end"
+    """Where the reward is compared: at the conversation's last token (MUSIC), or at the end of every answer from the first that differs on, each a pair of prefixes (ours)."""
+    margin: bool = False
+    """Ask chosen to win by the pair's margin, where it has one (MUSIC: none)."""
+    centering: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the squared sum of a pair's rewards, which keeps rewards around 0 (MUSIC: none)."""
+    order: Literal["shuffled", "short_first"] = "shuffled"
+    """`shuffled` batches of like length; `short_first` begins with the conversations of fewest turns and adds the longer ones, a curriculum (ours)."""
+    short_first_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """With `short_first`: after this share of the steps all pairs are in (ours)."""
+    evaluate_every: Annotated[int, Field(ge=1)] | None = None
+    """Steps between measurements on the validation split; null measures once, at the end (ours)."""
+    evaluate_limit: Annotated[int, Field(ge=1)] = 500
+    """Validation pairs at most, from the front (ours)."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 500
+    """Steps between checkpoints; the last step always makes one (ours)."""
+    keep: Annotated[int, Field(ge=1)] = 2
+    """Checkpoints kept, the newest (ours)."""
+    out: str | None = None
+    """Folder of the run; null is `fits/<name>`."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU where there is one."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "RewardFitSettings":
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("steps and epochs are both given: drop one of the two")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What shapes the weights: not where the data lies, where the run is kept, how often it is watched, or on what it runs."""
+        unseen = {"name", "data", "evaluate_every", "evaluate_limit", "checkpoint_every", "keep", "out", "device"}
+        if self.model != "tiny":
+            unseen.add("tiny")
+        return self.model_dump(mode="json", exclude=unseen)

@@ -1,0 +1,182 @@
+"""From a YAML file or a preset's name, and `--set key=value`, to validated settings.
+
+The only place where a config is checked: after it nobody checks again. Every mistake becomes one line
+that names the key by its path and says what to do.
+"""
+
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from configs.errors import DescantError
+
+SettingsType = TypeVar("SettingsType", bound=BaseModel)
+
+
+class ConfigError(DescantError):
+    """Raised here: a config that cannot be found, read or understood."""
+
+
+def load(source: str, kind: type[SettingsType], *, overrides: Sequence[str] = (), folder: str = "") -> SettingsType:
+    """Read settings of type `kind` from a YAML file or a preset.
+
+    Args:
+        source: a path, or the name of a preset in `configs/presets/<folder>`.
+        overrides: `key.path=value` strings; the value is read as YAML.
+        folder: which presets belong to `kind` ("" for campaigns, "fit" for trainings).
+    """
+    data = _read_yaml(_find(source, folder), where=source)
+    for override in overrides:
+        _override(data, override)
+    return validate(data, kind, where=source)
+
+
+def validate(data: dict[str, Any], kind: type[SettingsType], *, where: str) -> SettingsType:
+    """Settings from plain data; `where` opens the message of a ConfigError."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_explain(error, kind)}") from None
+
+
+def presets(folder: str = "") -> list[str]:
+    """Names of the presets that come with Descant."""
+    root = files("configs").joinpath("presets", *([folder] if folder else []))
+    return sorted(entry.name.removesuffix(".yaml") for entry in root.iterdir() if entry.name.endswith(".yaml"))
+
+
+def _find(source: str, folder: str) -> str:
+    """The text of the config."""
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"cannot read config {source!r}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{source}: not a UTF-8 text file; a config is YAML") from error
+    names = presets(folder)
+    if source not in names:
+        nearest = difflib.get_close_matches(source, names, n=1)
+        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        raise ConfigError(f"no preset or file {source!r}: {hint}the presets are {', '.join(names)}")
+    return files("configs").joinpath("presets", *([folder] if folder else []), f"{source}.yaml").read_text("utf-8")
+
+
+def _read_yaml(text: str, *, where: str) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        data = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{where}: not valid YAML: {line}{problem}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where}: a config is a mapping of keys to values, not a {type(data).__name__}")
+    return data
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    path, separator, text = override.partition("=")
+    if not separator or not path.strip():
+        raise ConfigError(f"--set {override!r}: write it as key.path=value")
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
+    here: Any = data
+    *parents, last = path.strip().split(".")
+    for depth, key in enumerate(parents):
+        here = _step(here, key, override, ".".join(parents[: depth + 1]))
+    if isinstance(here, list):
+        here[_index(here, last, override)] = value
+    else:
+        here[last] = value
+
+
+def _step(here: Any, key: str, override: str, path: str) -> Any:
+    if isinstance(here, list):
+        return here[_index(here, key, override)]
+    if not isinstance(here.get(key), dict | list):
+        if here.get(key) is not None:
+            raise ConfigError(f"--set {override!r}: {path} is {here[key]!r}, which has no keys of its own")
+        here[key] = {}
+    return here[key]
+
+
+def _index(items: list[Any], key: str, override: str) -> int:
+    if not key.isdigit() or int(key) >= len(items):
+        raise ConfigError(f"--set {override!r}: {key!r} is no place in a list of {len(items)}; places start at 0")
+    return int(key)
+
+
+def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    """One line for the first wrong key, and how many more there are."""
+    by_key: dict[str, list[str]] = {}
+    for detail in _relevant(error.errors()):
+        path, message = _describe(detail, kind)
+        messages = by_key.setdefault(path, [])
+        if message not in messages:
+            messages.append(message)
+    path, messages = next(iter(by_key.items()))
+    more = f" (and {len(by_key) - 1} more)" if len(by_key) > 1 else ""
+    return f"{path}: {' or '.join(messages)}{more}" if path else " or ".join(messages) + more
+
+
+def _relevant(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Unknown keys first, and without what a union's other members said: a mapping was meant as one, a scalar too."""
+    meant_for = [
+        detail
+        for detail in details
+        if isinstance(detail["input"], dict) == (detail["type"] in ("model_type", "dict_type", "value_error"))
+        or detail["type"] in ("extra_forbidden", "missing")
+    ]
+    return sorted(meant_for or details, key=lambda detail: detail["type"] != "extra_forbidden")
+
+
+def _describe(detail: ErrorDetails, kind: type[BaseModel]) -> tuple[str, str]:
+    """The key's path as the user wrote it, and what is wrong with it."""
+    path: list[str] = []
+    models: list[type[BaseModel]] = [kind]
+    for step in detail["loc"]:
+        fields = [model.model_fields[step] for model in models if isinstance(step, str) and step in model.model_fields]
+        if fields:
+            models = [m for field in fields for m in _models_in(field.annotation)]
+            path.append(str(step))
+        elif isinstance(step, int) or (step == detail["loc"][-1] and detail["type"] == "extra_forbidden"):
+            path.append(str(step))
+    dotted = ".".join(path)
+    if detail["type"] == "extra_forbidden":
+        allowed = sorted({name for model in models for name in model.model_fields})
+        nearest = difflib.get_close_matches(str(detail["loc"][-1]), allowed, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"the keys here are {', '.join(allowed)}"
+        return dotted, f"unknown key; {hint}"
+    if detail["type"] == "value_error":
+        return dotted, detail["msg"].removeprefix("Value error, ")
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    shown = repr(detail["input"])
+    if len(shown) > 60 or {"api_key", "headers", "params"} & set(path):  # never echo what may be a secret
+        return dotted, message
+    return dotted, f"{message}, but it is {shown}"
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """All settings classes that an annotation can hold."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for part in typing.get_args(annotation) for model in _models_in(part)]

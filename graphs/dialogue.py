@@ -1,0 +1,30 @@
+"""The `dialogue` graph: user and assistant in turn, with a perturbation and its check where a recipe asks for them."""
+
+from typing import Any
+
+from langgraph.graph import START, StateGraph
+
+from configs.settings import PerturbSettings
+from graphs.cast import Cast
+from graphs.nodes import assistant_node, first_speaker, perturb_node, user_node, verify_node
+from graphs.state import DialogueState
+
+
+def build_dialogue_graph(cast: Cast, perturb: PerturbSettings | None = None) -> Any:
+    """A compiled graph over `DialogueState`. Nodes stand in it only where `perturb` asks for them."""
+    graph = StateGraph(DialogueState)
+    speakers = ["user", "assistant"]
+    graph.add_node("user", user_node(cast, perturb))
+    if perturb and perturb.altered_by == "perturbation":
+        graph.add_node("perturb", perturb_node(cast))
+        speakers.append("perturb")
+    graph.add_node("assistant", assistant_node(cast, perturb))
+    if perturb and perturb.verify:
+        graph.add_node("verify", verify_node(cast))
+    graph.add_conditional_edges(START, first_speaker(perturb), speakers)
+    return graph.compile()
+
+
+def recursion_limit(turns: int) -> int:
+    """Steps that a dialogue of so many answers can take at most; LangGraph's own limit is 25."""
+    return 4 * turns + 8

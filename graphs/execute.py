@@ -1,0 +1,81 @@
+"""Execute one seed of a recipe: from a seed to the records that it leaves. No config files, no disk.
+
+`Recipe` holds the compiled graph; `play` runs it. A dialogue that failed is a record with its reason.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from configs.settings import CampaignSettings
+from graphs.cast import Cast
+from graphs.dialogue import build_dialogue_graph, recursion_limit
+from graphs.music import build_music_graph
+from graphs.outcome import Outcome, outcome_of
+from graphs.schedule import kinds_of, perturbed_answers, turns_of
+from graphs.state import DialogueState, Said
+from store.identity import chance, dialogue_id
+from store.records import Branch, Seed
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A compiled graph and what it needs to start a seed."""
+
+    settings: CampaignSettings
+    campaign_id: str
+    prompt_hashes: Mapping[str, str]
+    graph: Any
+    branches: tuple[Branch, ...]
+
+    def dialogue_ids(self, seed: Seed, trial: int) -> dict[Branch, str]:
+        return {branch: dialogue_id(self.campaign_id, seed.seed_id, branch, trial) for branch in self.branches}
+
+    def start(self, seed: Seed, trial: int) -> dict[Branch, DialogueState]:
+        """The state that each branch starts from. Chance comes from what the dialogue is, not from when it runs."""
+        settings = self.settings
+        drawn = chance(settings.random_seed, self.campaign_id, seed.seed_id, trial)
+        turns = turns_of(settings.turns, drawn)
+        perturb = settings.perturb
+        answers = perturbed_answers(perturb, turns, drawn) if perturb else []
+        kinds = kinds_of(perturb, turns, drawn) if perturb else []
+        said = [Said(message, "seed", None) for message in seed.messages]
+        return {
+            branch: {
+                "campaign_id": self.campaign_id,
+                "dialogue_id": identity,
+                "seed": said,
+                "turns": turns,
+                "perturbed_answers": [] if branch == "chosen" else answers,
+                "kinds": kinds,
+            }
+            for branch, identity in self.dialogue_ids(seed, trial).items()
+        }
+
+    async def play(self, seed: Seed, trial: int) -> Outcome:
+        """Run one seed to its end.
+
+        Raises:
+            ProviderError: only what is fatal for every dialogue.
+            CampaignStopping: the campaign stops before the dialogue's end; nothing is left behind.
+        """
+        start = self.start(seed, trial)
+        limits = {"recursion_limit": recursion_limit(max(state["turns"] for state in start.values()))}
+        if self.branches == ("main",):
+            ended = {"main": await self.graph.ainvoke(start["main"], limits)}
+            comparisons = []
+        else:
+            final = await self.graph.ainvoke(start, limits)
+            ended = {branch: final[branch] for branch in self.branches}
+            comparisons = final.get("comparisons", [])
+        return outcome_of(
+            seed, trial, ended, comparisons, prompt_hashes=self.prompt_hashes, perturb=self.settings.perturb
+        )
+
+
+def build_recipe(settings: CampaignSettings, campaign_id: str, prompt_hashes: Mapping[str, str], cast: Cast) -> Recipe:
+    if settings.recipe == "music":
+        assert settings.perturb is not None, "validated settings of `music` have a perturbation"
+        graph = build_music_graph(cast, settings.perturb, judge_pairs=settings.judge_pairs)
+        return Recipe(settings, campaign_id, prompt_hashes, graph, ("chosen", "rejected"))
+    return Recipe(settings, campaign_id, prompt_hashes, build_dialogue_graph(cast, settings.perturb), ("main",))

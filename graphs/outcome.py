@@ -1,0 +1,233 @@
+"""From the ended branches of a seed to records: turns in a tree, perturbations, dialogues, the pair, verdicts."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from agents.judge import settled
+from configs.settings import PerturbSettings
+from graphs.state import Alteration, Comparison, DialogueState, messages_of
+from store.identity import judgement_id, pair_id, perturbation_id, turn_id
+from store.records import (
+    Branch,
+    Dialogue,
+    DialogueStats,
+    Judgement,
+    Message,
+    Pair,
+    Perturbation,
+    Record,
+    Seed,
+    Turn,
+)
+
+LABEL_SET = "campaign"
+"""Verdicts that a campaign makes as it runs; later judging adds sets of other names."""
+
+
+class Outcome(NamedTuple):
+    """What a seed left behind."""
+
+    records: list[Record]
+    """In the order in which they are written: a dialogue after all that belongs to it."""
+    done: int
+    failed: int
+    pairs: int
+
+
+def outcome_of(
+    seed: Seed,
+    trial: int,
+    ended: Mapping[Branch, DialogueState],
+    comparisons: Sequence[Comparison],
+    *,
+    prompt_hashes: Mapping[str, str],
+    perturb: PerturbSettings | None,
+) -> Outcome:
+    """Records of one seed; the branches share the seed's turns, which the first branch wrote."""
+    states = list(ended.values())
+    trunk = _chain(states[0], seed, None, writer=states[0]["dialogue_id"], start=0, stop=len(seed.messages))
+    records: list[Record] = [*trunk]
+    dialogues: dict[Branch, Dialogue] = {}
+    for branch, state in ended.items():
+        own = _chain(state, seed, trunk[-1].turn_id, writer=state["dialogue_id"], start=len(trunk), stop=None)
+        records += own
+        records += _perturbations(state, own, first_depth=len(trunk))
+        dialogues[branch] = _dialogue(seed, trial, branch, state, [*trunk, *own], prompt_hashes)
+        records.append(_stats(dialogues[branch], state))
+    pairs = _pairs(seed, ended, dialogues, comparisons, perturb)
+    records += pairs
+    records += dialogues.values()
+    failed = sum(dialogue.status == "failed" for dialogue in dialogues.values())
+    return Outcome(records, len(dialogues) - failed, failed, sum(isinstance(record, Pair) for record in pairs))
+
+
+def _chain(
+    state: DialogueState, seed: Seed, parent: str | None, *, writer: str, start: int, stop: int | None
+) -> list[Turn]:
+    """The turns from `start` to `stop` of a dialogue, each the child of the one before."""
+    perturbed = {alteration.depth: alteration for alteration in state.get("alterations", [])}
+    turns: list[Turn] = []
+    for depth, said in enumerate([*state["seed"], *state.get("said", [])][:stop]):
+        if depth < start:
+            continue
+        altered = perturbed.get(depth)
+        turn = Turn(
+            turn_id=turn_id(parent, writer, depth),
+            parent_id=parent,
+            campaign_id=state["campaign_id"],
+            seed_id=seed.seed_id,
+            depth=depth,
+            role=said.message.role,
+            content=said.message.content,
+            agent=said.agent,
+            call_id=said.call_id,
+            perturbation_id=perturbation_id(state["dialogue_id"], depth, altered.kind) if altered else None,
+        )
+        turns.append(turn)
+        parent = turn.turn_id
+    return turns
+
+
+def _perturbations(state: DialogueState, own: Sequence[Turn], *, first_depth: int) -> list[Record]:
+    """What was injected into a branch, and the verdict on it if somebody checked."""
+    records: list[Record] = []
+    for alteration in state.get("alterations", []):
+        turn = own[alteration.depth - first_depth]
+        records.append(
+            Perturbation(
+                perturbation_id=turn.perturbation_id or "",
+                dialogue_id=state["dialogue_id"],
+                turn_id=turn.turn_id,
+                kind=alteration.kind,
+                instruction=alteration.instruction,
+                altered_instruction=alteration.altered_instruction,
+                verdict=alteration.verdict,
+                verdict_source=alteration.judge,
+            )
+        )
+        if alteration.opinion is not None:
+            records.append(_verification(state["dialogue_id"], turn.turn_id, alteration))
+    return records
+
+
+def _verification(dialogue_id: str, turn: str, alteration: Alteration) -> Judgement:
+    opinion = alteration.opinion
+    assert opinion is not None
+    return Judgement(
+        judgement_id=judgement_id(LABEL_SET, dialogue_id, turn, 0, "single"),
+        label_set=LABEL_SET,
+        dialogue_id=dialogue_id,
+        turn_id=turn,
+        judge_model=alteration.judge or "",
+        rubric="verify",
+        presentation="single",
+        verdict=opinion.verdict,
+        rationale=opinion.rationale,
+        raw=opinion.raw,
+        call_id=opinion.call_id,
+    )
+
+
+def _dialogue(
+    seed: Seed,
+    trial: int,
+    branch: Branch,
+    state: DialogueState,
+    turns: Sequence[Turn],
+    prompt_hashes: Mapping[str, str],
+) -> Dialogue:
+    error = state.get("error")
+    return Dialogue(
+        dialogue_id=state["dialogue_id"],
+        campaign_id=state["campaign_id"],
+        seed_id=seed.seed_id,
+        branch=branch,
+        trial=trial,
+        prompt_hashes=dict(prompt_hashes),
+        turn_ids=tuple(turn.turn_id for turn in turns),
+        n_turns=sum(turn.role == "assistant" for turn in turns),
+        status="done" if error is None else "failed",
+        termination_reason=state["termination_reason"],
+        error=error,
+    )
+
+
+def _stats(dialogue: Dialogue, state: DialogueState) -> DialogueStats:
+    words = sum(len(message.content.split()) for message in messages_of(state))
+    return DialogueStats(dialogue_id=dialogue.dialogue_id, n_words=words)
+
+
+def _pairs(
+    seed: Seed,
+    ended: Mapping[Branch, DialogueState],
+    dialogues: Mapping[Branch, Dialogue],
+    comparisons: Sequence[Comparison],
+    perturb: PerturbSettings | None,
+) -> list[Record]:
+    """The pair of the two branches with its verdicts, or nothing.
+
+    There is no pair when a branch failed, when every perturbation missed (or, with `require_landed`, none
+    is known to have landed), or when the answers came out the same.
+    """
+    if "chosen" not in ended or any(dialogue.status == "failed" for dialogue in dialogues.values()):
+        return []
+    wanted = ("landed",) if perturb is not None and perturb.require_landed else ("landed", "unchecked")
+    contrasts = sum(alteration.verdict in wanted for alteration in ended["rejected"].get("alterations", []))
+    divergent = first_divergent_turn(messages_of(ended["chosen"]), messages_of(ended["rejected"]))
+    if contrasts == 0 or divergent is None:
+        return []
+    chosen, rejected = dialogues["chosen"], dialogues["rejected"]
+    pair = Pair(
+        pair_id=pair_id(chosen.dialogue_id, rejected.dialogue_id, "music"),
+        campaign_id=chosen.campaign_id,
+        method="music",
+        chosen_id=chosen.dialogue_id,
+        rejected_id=rejected.dialogue_id,
+        first_divergent_turn=divergent,
+        n_contrast_turns=contrasts,
+        label_source="construction",
+        intended_label="chosen",
+        judged_label=judged_label(comparisons),
+        split=seed.split,
+    )
+    return [pair, *(_comparison(pair.pair_id, comparison) for comparison in comparisons)]
+
+
+def first_divergent_turn(chosen: Sequence[Message], rejected: Sequence[Message]) -> int | None:
+    """Which assistant answer differs first, from 1; null when the shorter side equals the longer one's beginning."""
+    answer = 0
+    for one, other in zip(chosen, rejected, strict=False):
+        answer += one.role == "assistant"
+        if one.role == "assistant" and one != other:
+            return answer
+    return None
+
+
+def judged_label(comparisons: Sequence[Comparison]) -> str | None:
+    """The judges' majority, each judge's two orders settled first; `tie` when there is none, null when nobody could say."""
+    by_judge: dict[int, list[str]] = {}
+    for comparison in comparisons:
+        by_judge.setdefault(comparison.judge_index, []).append(comparison.opinion.verdict)
+    labels = [settled(*verdicts) for verdicts in by_judge.values() if len(verdicts) == 2]
+    votes = {label: labels.count(label) for label in labels if label != "invalid"}
+    if not votes:
+        return None
+    most = max(votes.values())
+    winners = [label for label, count in votes.items() if count == most]
+    return winners[0] if len(winners) == 1 else "tie"
+
+
+def _comparison(pair: str, comparison: Comparison) -> Judgement:
+    opinion = comparison.opinion
+    return Judgement(
+        judgement_id=judgement_id(LABEL_SET, pair, None, comparison.judge_index, comparison.presentation),
+        label_set=LABEL_SET,
+        pair_id=pair,
+        judge_model=comparison.judge,
+        rubric="compare",
+        presentation=comparison.presentation,
+        verdict=opinion.verdict,
+        rationale=opinion.rationale,
+        raw=opinion.raw,
+        call_id=opinion.call_id,
+    )

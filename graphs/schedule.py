@@ -1,0 +1,27 @@
+"""Which answers of a dialogue are perturbed, and with what: pure functions of a random generator."""
+
+import random
+from collections.abc import Sequence
+
+from configs.settings import BernoulliSchedule, PerturbSettings, TurnRange
+
+
+def perturbed_answers(settings: PerturbSettings, turns: int, generator: random.Random) -> list[int]:
+    """Places (from 0) of the perturbed answers: never empty."""
+    schedule = settings.schedule
+    if isinstance(schedule, BernoulliSchedule):
+        hit = [answer for answer in range(turns) if generator.random() < schedule.bernoulli]
+        return hit or [generator.randrange(turns)]
+    if schedule == "one":
+        return [generator.randrange(turns)]
+    return list(range(turns))
+
+
+def kinds_of(settings: PerturbSettings, turns: int, generator: random.Random) -> list[str]:
+    """A kind for each answer, drawn uniformly; the ones that are not perturbed stay unused."""
+    kinds: Sequence[str] = settings.kinds
+    return [generator.choice(kinds) for _ in range(turns)]
+
+
+def turns_of(turns: int | TurnRange, generator: random.Random) -> int:
+    return generator.randint(turns.low, turns.high) if isinstance(turns, TurnRange) else turns

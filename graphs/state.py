@@ -1,0 +1,83 @@
+"""What flows through the graphs: the state of one dialogue, and of the two branches of a MUSIC seed.
+
+State is plain data that LangGraph Studio can show. Nothing here knows of models or files.
+"""
+
+import operator
+from typing import Annotated, NamedTuple, TypedDict
+
+from agents.judge import Opinion, Presentation
+from store.records import Message, Verdict
+
+
+class Said(NamedTuple):
+    """One turn as it was spoken, before it has an id."""
+
+    message: Message
+    agent: str
+    call_id: str | None
+
+
+class Alteration(NamedTuple):
+    """An instruction that was altered, and what became of it."""
+
+    depth: int
+    """Place in the conversation of the answer that followed it."""
+    kind: str
+    instruction: str
+    altered_instruction: str
+    verdict: Verdict = "unchecked"
+    judge: str | None = None
+    """The model that checked it."""
+    opinion: Opinion | None = None
+
+
+class Comparison(NamedTuple):
+    """One judge's verdict on a pair of branches, in one order."""
+
+    judge: str
+    judge_index: int
+    presentation: Presentation
+    opinion: Opinion
+
+
+class DialogueState(TypedDict, total=False):
+    """One dialogue. The caller gives the first six keys; the nodes write the others."""
+
+    campaign_id: str
+    dialogue_id: str
+    seed: list[Said]
+    """The turns that the dialogue starts from."""
+    turns: int
+    """Assistant answers to come."""
+    perturbed_answers: list[int]
+    """Which of them (from 0) are perturbed; empty for a plain dialogue."""
+    kinds: list[str]
+    """The kind of perturbation of each answer, used where it is perturbed."""
+
+    said: Annotated[list[Said], operator.add]
+    """Turns spoken after the seed."""
+    pending: Alteration | None
+    """An alteration that is not answered, or not verified, yet."""
+    alterations: Annotated[list[Alteration], operator.add]
+    termination_reason: str
+    error: str | None
+    """Set when the dialogue failed; `termination_reason` is then the error's kind."""
+
+
+class BranchesState(TypedDict, total=False):
+    """A MUSIC seed: two dialogues that live on, and the judges' comparisons of them."""
+
+    chosen: DialogueState
+    rejected: DialogueState
+    comparisons: list[Comparison]
+
+
+def messages_of(state: DialogueState) -> tuple[Message, ...]:
+    """The conversation so far, seed included."""
+    return tuple(said.message for said in [*state["seed"], *state.get("said", [])])
+
+
+def answers_given(state: DialogueState) -> int:
+    """Assistant answers spoken after the seed."""
+    return sum(said.message.role == "assistant" for said in state.get("said", []))
