@@ -1,0 +1,205 @@
+"""Preference pairs as token ids, in batches that waste little, with a card that says what was kept and dropped.
+
+A pair with a side longer than `max_length` is dropped and counted, never truncated: a cut would take away the very
+turns that differ. Splits come with the pairs. Knows nothing of models or losses.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from configs.fit_settings import PairSettings
+from store.identity import chance, content_hash
+from store.records import PreferencePair
+from train.errors import TrainError
+from train.tokenizer import answer_ends, encode, fold_system
+
+WINDOW = 32  # batches that are sorted by length together: enough to waste little, few enough to keep lengths mixed
+
+
+class EncodedPair(NamedTuple):
+    """A pair that fits; `ends` are the tokens at which the two rewards are compared, the conversation's last one last."""
+
+    pair_id: str
+    chosen: list[int]
+    rejected: list[int]
+    ends: list[tuple[int, int]]
+    n_turns: int
+    margin: float
+
+    @property
+    def tokens(self) -> int:
+        return max(len(self.chosen), len(self.rejected))
+
+
+class Encoded(NamedTuple):
+    """What a split became."""
+
+    pairs: list[EncodedPair]
+    kept: list[PreferencePair]
+    """The same pairs as text, in the same order."""
+    counts: dict[str, int]
+
+
+def read_pairs(source: str, *, campaign: str | None = None, method: str | None = None) -> list[PreferencePair]:
+    """Pairs of a corpus, a preference file or a Hugging Face dataset, in the order of their ids.
+
+    Raises:
+        TrainError: the source does not exist, or holds no pair that passes the filters.
+    """
+    path = Path(source)
+    if is_corpus(path):
+        from store.queries import preference_pairs
+
+        pairs = preference_pairs(path, campaign=campaign, method=method)
+    else:
+        from store.export import read_preference_file
+
+        files = [path] if path.exists() else _dataset_files(source)
+        pairs = [pair for file in files for pair in read_preference_file(file)]
+        pairs = [pair for pair in pairs if method is None or pair.method == method]
+    if not pairs:
+        wanted = " and ".join(f"{name} {value!r}" for name, value in (("campaign", campaign), ("method", method)) if value)
+        raise TrainError(f"no preference pairs in {source!r}" + (f" of {wanted}" if wanted else "; make some with descant run"))
+    return sorted(pairs, key=lambda pair: pair.pair_id)
+
+
+def pairs_of(settings: PairSettings) -> list[PreferencePair]:
+    if settings.path is None:
+        raise TrainError("no data is named: set data.path, or name a corpus with --db")
+    return read_pairs(settings.path, campaign=settings.campaign, method=settings.method)
+
+
+def is_corpus(path: Path) -> bool:
+    return path.suffix in (".duckdb", ".db")
+
+
+def _dataset_files(dataset: str) -> list[Path]:
+    """The Parquet or JSONL files of a Hugging Face dataset, downloaded into its own cache."""
+    if dataset.count("/") != 1 or dataset.startswith((".", "/", "~")) or Path(dataset).suffix in (".jsonl", ".parquet"):
+        raise TrainError(f"no file {dataset!r}: name a corpus (.duckdb), a preference file or a Hugging Face dataset")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(dataset, repo_type="dataset", allow_patterns=["*.parquet", "*.jsonl"])
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TrainError(f"{dataset!r} is no file, and not to be had as a Hugging Face dataset: {reason}") from error
+    files = sorted(file for file in Path(folder).rglob("*") if file.suffix in (".parquet", ".jsonl"))
+    if not files:
+        raise TrainError(f"dataset {dataset!r} has neither Parquet nor JSONL files")
+    return files
+
+
+def encode_pairs(
+    pairs: Sequence[PreferencePair], tokenizer: Any, *, max_length: int, every_answer: bool = False
+) -> Encoded:
+    """Token ids of all pairs whose sides both fit into `max_length`, with counts of the others.
+
+    A pair whose sides are equal in tokens is kept, and counted as `equal`: it cannot teach anything but its loss, ln 2.
+    """
+    for pair in pairs:
+        try:
+            fold_system(pair.chosen)
+            fold_system(pair.rejected)
+        except TrainError as error:
+            raise TrainError(f"pair {pair.pair_id}: {error}") from None
+    chosen = encode(tokenizer, [pair.chosen for pair in pairs])
+    rejected = encode(tokenizer, [pair.rejected for pair in pairs])
+    counts = Counter(pairs=len(pairs), kept=0, dropped=0, chosen_too_long=0, rejected_too_long=0, equal=0, tokens=0)
+    encoded, kept = [], []
+    for pair, chosen_ids, rejected_ids in zip(pairs, chosen, rejected, strict=True):
+        too_long = (len(chosen_ids) > max_length, len(rejected_ids) > max_length)
+        counts["chosen_too_long"] += too_long[0]
+        counts["rejected_too_long"] += too_long[1]
+        if any(too_long):
+            counts["dropped"] += 1
+            continue
+        counts["kept"] += 1
+        counts["equal"] += chosen_ids == rejected_ids
+        counts["tokens"] += len(chosen_ids) + len(rejected_ids)
+        last = (len(chosen_ids) - 1, len(rejected_ids) - 1)
+        ends = [last]
+        if every_answer:
+            answers = zip(
+                answer_ends(tokenizer, chosen_ids, len(fold_system(pair.chosen))),
+                answer_ends(tokenizer, rejected_ids, len(fold_system(pair.rejected))),
+                strict=False,  # the shorter side's answers count; the last tokens are compared in any case
+            )
+            ends = [end for end in list(answers)[pair.first_divergent_turn - 1 :] if end != last] + [last]
+        encoded.append(
+            EncodedPair(pair.pair_id, chosen_ids, rejected_ids, ends, pair.n_turns, pair.margin or 0.0)
+        )
+        kept.append(pair)
+    return Encoded(encoded, kept, dict(counts))
+
+
+def data_card(source: str, pairs: Sequence[PreferencePair], encoded: dict[str, Encoded], *, max_length: int) -> dict[str, Any]:
+    """What was learned from: sources, methods, counts a split, what was dropped and why, and hashes of the texts."""
+    return {
+        "source": Path(source).name if Path(source).exists() else source,
+        "max_length": max_length,
+        "methods": dict(sorted(Counter(pair.method for pair in pairs).items())),
+        "n_turns": {str(n): count for n, count in sorted(Counter(pair.n_turns for pair in pairs).items())},
+        "splits": {
+            split: encoded[split].counts | {"hash": pairs_hash(encoded[split].kept)} if split in encoded else {"pairs": n}
+            for split, n in sorted(Counter(pair.split for pair in pairs).items())
+        },
+        "chosen_is_longer": round(
+            sum(characters(pair.chosen) > characters(pair.rejected) for pair in pairs) / max(1, len(pairs)), 4
+        ),
+    }
+
+
+def pairs_hash(pairs: Sequence[PreferencePair]) -> str:
+    return content_hash(
+        [[list(pair.chosen), list(pair.rejected), pair.margin, pair.first_divergent_turn] for pair in pairs]
+    )
+
+
+def characters(conversation: Sequence[Any]) -> int:
+    return sum(len(message.content) for message in conversation)
+
+
+def plan_batches(
+    pairs: Sequence[EncodedPair],
+    *,
+    batch_size: int,
+    steps: int,
+    random_seed: int,
+    short_first_share: float | None = None,
+) -> list[list[int]]:
+    """Which pairs each step takes, as places in `pairs`: a function of its arguments alone, so that a resume finds its place.
+
+    Every pair comes once a pass. Batches hold pairs of like length, in an order that mixes lengths. With
+    `short_first_share`, the pool grows from the pairs of fewest turns to all of them over that share of the steps.
+    """
+    turns = sorted({pair.n_turns for pair in pairs})
+    plan: list[list[int]] = []
+    while len(plan) < steps:
+        most = turns[-1]
+        if short_first_share is not None:
+            stage = len(turns) * len(plan) // max(1, math.ceil(steps * short_first_share))
+            most = turns[min(stage, len(turns) - 1)]
+        pool = [place for place, pair in enumerate(pairs) if pair.n_turns <= most]
+        one_pass = _batches(pairs, pool, batch_size, content_hash(random_seed, len(plan)))
+        if short_first_share is not None and most != turns[-1]:  # no stage outlasts its share
+            one_pass = one_pass[: max(1, math.ceil(steps * short_first_share / len(turns)))]
+        plan += one_pass
+    return plan[:steps]
+
+
+def _batches(pairs: Sequence[EncodedPair], pool: Sequence[int], batch_size: int, salt: str) -> list[list[int]]:
+    """One pass over the pool."""
+    random = chance("batches", salt)
+    order = list(pool)
+    random.shuffle(order)
+    batches = []
+    for start in range(0, len(order), batch_size * WINDOW):
+        window = sorted(order[start : start + batch_size * WINDOW], key=lambda place: pairs[place].tokens)
+        batches += [window[at : at + batch_size] for at in range(0, len(window), batch_size)]
+    random.shuffle(batches)
+    return batches

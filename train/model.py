@@ -1,0 +1,118 @@
+"""The reward model: Gemma-2 with a linear head on the hidden state of a conversation's last token.
+
+Differs from transformers' default: attention is always `eager`. transformers' `sdpa`, its default, drops Gemma-2's
+soft-cap on attention logits without a word. Batches are padded on the right and passed without a mask:
+a causal model's real tokens never see what comes after them, and the reward is read at the last real one.
+Knows nothing of pairs or training.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, Gemma2Config, Gemma2ForSequenceClassification
+
+from configs.fit_settings import TinySettings
+from train.errors import TrainError
+
+ATTENTION = "eager"
+SMALL = 20_000_000  # parameters; below it a second thread costs more than it brings (4 times, on two shared cores)
+
+# Shapes: B conversations, T tokens, N readings, D hidden size.
+
+
+def tiny_model(shape: TinySettings, tokenizer: Any, *, max_length: int, random_seed: int) -> Any:
+    """A Gemma-2 reward model with random weights, drawn from `random_seed` alone."""
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.hidden_size // shape.heads,
+        query_pre_attn_scalar=shape.hidden_size // shape.heads,
+        initializer_range=shape.initializer_range,
+        sliding_window=shape.sliding_window,
+        attn_logit_softcapping=shape.attention_softcap,
+        max_position_embeddings=max_length,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        num_labels=1,
+        use_cache=False,
+        dtype="float32",
+        attn_implementation=ATTENTION,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random_seed)
+        return Gemma2ForSequenceClassification(config)
+
+
+def load_model(source: str | Path, tokenizer: Any, *, random_seed: int = 0) -> Any:
+    """A reward model in fp32 from a folder or Hugging Face id; a model without a head gets a random one."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(random_seed)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                str(source), num_labels=1, dtype=torch.float32, attn_implementation=ATTENTION
+            )
+    except (OSError, ValueError) as error:
+        raise TrainError(f"no model in {str(source)!r}: {str(error).strip().splitlines()[0]}") from error
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.use_cache = False
+    for parameter in model.parameters():  # out of the mapped file: its alignment could change the last bit of a sum
+        parameter.data = parameter.data.clone()
+    return model
+
+
+def pad_right(sequences: Sequence[Sequence[int]], pad_token_id: int, device: torch.device | None = None) -> Tensor:
+    """ids_BT, no longer than its longest row."""
+    longest = max(len(sequence) for sequence in sequences)
+    rows = [[*sequence, *[pad_token_id] * (longest - len(sequence))] for sequence in sequences]
+    return torch.tensor(rows, dtype=torch.long, device=device)
+
+
+def rewards(model: Any, ids_BT: Tensor, row_N: Tensor, place_N: Tensor) -> Tensor:
+    """reward_N, read in row `row_N` of the right-padded batch at token `place_N`, in fp32."""
+    hidden_BTD = model.model(input_ids=ids_BT, use_cache=False).last_hidden_state
+    reward: Tensor = model.score(hidden_BTD[row_N, place_N])[:, 0].float()
+    return reward
+
+
+def n_parameters(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def device_of(wish: str) -> torch.device:
+    if wish == "cuda" and not torch.cuda.is_available():
+        raise TrainError("device 'cuda': torch sees no GPU here; take 'auto' or 'cpu'")
+    return torch.device("cuda" if wish != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def fitting_threads(model: Any, device: torch.device) -> Iterator[None]:
+    """One CPU thread for a small model, as many as before for others."""
+    before = torch.get_num_threads()
+    if device.type == "cpu" and n_parameters(model) < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def computing(precision: str, device: torch.device) -> Iterator[None]:
+    """Matrix products in `precision`; a CPU without bf16 products goes on in fp32."""
+    before = torch.get_float32_matmul_precision()
+    if precision == "bf16" and device.type == "cpu":
+        torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and device.type != "cpu"):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,111 @@
+"""Rewards of whole conversations from a trained model's folder.
+
+A reward depends on the conversation alone: batches are padded on the right and read at the last real token, so that
+neither the batch nor the padding side changes it beyond the noise of floating point. Nothing is truncated.
+Knows nothing of pairs or of the corpus.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from store.records import Message
+from train.errors import TrainError
+from train.model import device_of, fitting_threads, load_model, pad_right, rewards
+from train.tokenizer import encode, load_tokenizer
+
+ATTENTION_CELLS = 1 << 26  # conversations times tokens squared in one batch: eager attention keeps them all
+
+
+class Scorer(NamedTuple):
+    """A model that is ready to score."""
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    max_length: int
+    """Tokens; the tokenizer's limit or the model's, whichever is less."""
+    card: dict[str, Any]
+    """`descant.json` of a model of ours; empty for others."""
+
+    def encode(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
+        return encode(self.tokenizer, conversations)
+
+    def score_tokens(self, sequences: Sequence[Sequence[int]], *, batch_size: int = 32) -> list[float]:
+        with fitting_threads(self.model, self.device):
+            return score_tokens(
+                self.model, sequences, pad_token_id=self.tokenizer.pad_token_id, device=self.device, batch_size=batch_size
+            )
+
+    def score(self, conversations: Sequence[Sequence[Message]], *, batch_size: int = 32) -> list[float]:
+        """Rewards in the order of the conversations; a TrainError for one that is too long."""
+        sequences = self.encode(conversations)
+        for place, sequence in enumerate(sequences):
+            if len(sequence) > self.max_length:
+                raise TrainError(
+                    f"conversation {place + 1} has {len(sequence)} tokens, more than the model's {self.max_length}: "
+                    "it is not truncated; leave it out"
+                )
+        return self.score_tokens(sequences, batch_size=batch_size)
+
+
+def score_conversations(
+    model_dir: str | Path, conversations: Sequence[Sequence[Message]], batch_size: int = 32
+) -> list[float]:
+    """The reward of each conversation, by the model in a folder (or of a Hugging Face id)."""
+    return load_scorer(model_dir).score(conversations, batch_size=batch_size)
+
+
+def load_scorer(model_dir: str | Path, *, device: str = "auto") -> Scorer:
+    """A model folder, a fit's folder (its finished model) or a Hugging Face id, ready to score."""
+    source = model_source(model_dir)
+    tokenizer = load_tokenizer(source)
+    model = load_model(source, tokenizer)
+    where = device_of(device)
+    card = Path(source) / "descant.json"
+    return Scorer(
+        model.to(where).eval(),
+        tokenizer,
+        where,
+        min(int(tokenizer.model_max_length), int(model.config.max_position_embeddings)),
+        json.loads(card.read_text("utf-8")) if card.exists() else {},
+    )
+
+
+def model_source(model_dir: str | Path) -> str:
+    """Where the weights of `--model` lie; a TrainError when it names a folder that holds none."""
+    path = Path(model_dir)
+    if (path / "run.json").exists() and not (path / "model").exists():
+        raise TrainError(f"the fit in {str(path)!r} is not finished: run its descant fit command again, which goes on")
+    if (path / "model" / "config.json").exists():
+        return str(path / "model")
+    if path.is_dir() and not (path / "config.json").exists():
+        raise TrainError(f"{str(path)!r} is not a model's folder: it has no config.json")
+    looks_like_a_path = path.is_absolute() or str(model_dir).startswith(".") or str(model_dir).count("/") != 1
+    if not path.exists() and looks_like_a_path:
+        raise TrainError(f"no model in {str(path)!r}: name a fit's folder, a Hugging Face folder or an id")
+    return str(model_dir)
+
+
+@torch.no_grad()
+def score_tokens(
+    model: Any, sequences: Sequence[Sequence[int]], *, pad_token_id: int, device: torch.device, batch_size: int
+) -> list[float]:
+    """Rewards of token sequences, batched by length."""
+    order = sorted(range(len(sequences)), key=lambda place: -len(sequences[place]))
+    found = [0.0] * len(sequences)
+    start = 0
+    while start < len(order):
+        longest = len(sequences[order[start]])
+        size = min(batch_size, max(1, ATTENTION_CELLS // longest**2))
+        batch = order[start : start + size]
+        ids_BT = pad_right([sequences[place] for place in batch], pad_token_id, device)
+        row_N = torch.arange(len(batch), device=device)
+        place_N = torch.tensor([len(sequences[place]) - 1 for place in batch], device=device)
+        for place, reward in zip(batch, rewards(model, ids_BT, row_N, place_N).tolist(), strict=True):
+            found[place] = reward
+        start += size
+    return found
