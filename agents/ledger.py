@@ -57,6 +57,8 @@ class Ledger:
     """Appends records to the journal and returns once they are written."""
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     spent: Spending = field(default_factory=Spending)
+    sent: int = 0
+    """Requests sent in this run, retries included."""
     reused: int = 0
     """Calls answered from the journal in this run."""
     stop_reason: str | None = None
@@ -133,6 +135,7 @@ class Ledger:
             self.stop(f"the budget of ${caps.usd} is spent: raise budget.usd and run the same command again")
         self.check_open()
         self.spent.calls += 1
+        self.sent += 1
         self._reserved_tokens += tokens
         self._reserved_usd += usd or 0.0
 

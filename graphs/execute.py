@@ -13,7 +13,7 @@ from graphs.dialogue import build_dialogue_graph, recursion_limit
 from graphs.music import build_music_graph
 from graphs.outcome import Outcome, outcome_of
 from graphs.schedule import kinds_of, perturbed_answers, turns_of
-from graphs.state import DialogueState, Said
+from graphs.state import Comparison, DialogueState, Said
 from store.identity import chance, dialogue_id
 from store.records import Branch, Seed
 
@@ -62,8 +62,8 @@ class Recipe:
         start = self.start(seed, trial)
         limits = {"recursion_limit": recursion_limit(max(state["turns"] for state in start.values()))}
         if self.branches == ("main",):
-            ended = {"main": await self.graph.ainvoke(start["main"], limits)}
-            comparisons = []
+            ended: dict[Branch, DialogueState] = {"main": await self.graph.ainvoke(start["main"], limits)}
+            comparisons: list[Comparison] = []
         else:
             final = await self.graph.ainvoke(start, limits)
             ended = {branch: final[branch] for branch in self.branches}

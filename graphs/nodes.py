@@ -5,7 +5,7 @@ dialogues, and the campaign's own stop, leave a node as an exception.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from langgraph.types import Command
 
@@ -14,9 +14,13 @@ from agents.protocol import DialogueSoFar, Utterance
 from configs.settings import PerturbSettings
 from graphs.cast import Cast
 from graphs.state import Alteration, DialogueState, Said, answers_given, messages_of
-from store.records import Message
+from store.records import Message, Verdict
 
 Update = dict[str, Any]
+
+
+class Node(Protocol):
+    def __call__(self, state: DialogueState) -> Awaitable[Command[Any]]: ...
 
 
 def dialogue_so_far(state: DialogueState) -> DialogueSoFar:
@@ -39,7 +43,7 @@ def first_speaker(perturb: PerturbSettings | None) -> Callable[[DialogueState], 
     return route
 
 
-def user_node(cast: Cast, perturb: PerturbSettings | None) -> Callable[[DialogueState], Awaitable[Command[Any]]]:
+def user_node(cast: Cast, perturb: PerturbSettings | None) -> Node:
     async def user(state: DialogueState) -> Command[Literal["perturb", "assistant", "__end__"]]:
         """The user speaks, or ends the dialogue."""
         try:
@@ -54,7 +58,7 @@ def user_node(cast: Cast, perturb: PerturbSettings | None) -> Callable[[Dialogue
     return user
 
 
-def perturb_node(cast: Cast) -> Callable[[DialogueState], Awaitable[Command[Any]]]:
+def perturb_node(cast: Cast) -> Node:
     async def perturb(state: DialogueState) -> Command[Literal["assistant", "__end__"]]:
         """The perturbation agent alters the instruction that waits for an answer."""
         dialogue = dialogue_so_far(state)
@@ -67,7 +71,7 @@ def perturb_node(cast: Cast) -> Callable[[DialogueState], Awaitable[Command[Any]
     return perturb
 
 
-def assistant_node(cast: Cast, perturb: PerturbSettings | None) -> Callable[[DialogueState], Awaitable[Command[Any]]]:
+def assistant_node(cast: Cast, perturb: PerturbSettings | None) -> Node:
     async def assistant(state: DialogueState) -> Command[Literal["verify", "user", "__end__"]]:
         """The assistant answers the visible instruction, or the altered one that waits."""
         dialogue = dialogue_so_far(state)
@@ -92,7 +96,7 @@ def assistant_node(cast: Cast, perturb: PerturbSettings | None) -> Callable[[Dia
     return assistant
 
 
-def verify_node(cast: Cast) -> Callable[[DialogueState], Awaitable[Command[Any]]]:
+def verify_node(cast: Cast) -> Node:
     async def verify(state: DialogueState) -> Command[Literal["user", "__end__"]]:
         """The first judge says whether the perturbed answer fails the visible instruction."""
         judge = cast.judges[0]
@@ -104,7 +108,8 @@ def verify_node(cast: Cast) -> Callable[[DialogueState], Awaitable[Command[Any]]
             opinion = await judge.verify(before, so_far.messages[-1].content)
         except ProviderError as error:
             return _failed(error)
-        verdict = opinion.verdict if opinion.verdict in ("landed", "missed") else "unchecked"
+        verdicts: dict[str, Verdict] = {"landed": "landed", "missed": "missed"}
+        verdict = verdicts.get(opinion.verdict, "unchecked")
         checked = alteration._replace(verdict=verdict, judge=judge.name, opinion=opinion)
         return _after_answer(state, {"pending": None, "alterations": [checked]}, answers_given(state))
 

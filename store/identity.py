@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from store.records import Message
+from store.records import Message, Split
 
 ID_BYTES = 10  # 80 bits: a collision among 10 million rows has a chance of about 4e-11
 
@@ -83,7 +83,7 @@ def fit_id(name: str, objective: str, config: Mapping[str, Any]) -> str:
     return "fit_" + content_hash(name, objective, dict(config))
 
 
-def split_of(messages: Sequence[Message]) -> str:
+def split_of(messages: Sequence[Message]) -> Split:
     """The split of a seed, fixed by its text: 80 % train, 10 % validation, 10 % test.
 
     By text, not by id, so that a repeated seed never stands on two sides.

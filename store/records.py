@@ -13,6 +13,7 @@ MessageRole = Literal["system", "user", "assistant"]
 Branch = Literal["main", "chosen", "rejected", "candidate"]
 Verdict = Literal["landed", "missed", "unchecked"]
 Split = Literal["train", "validation", "test"]
+CampaignStatus = Literal["running", "paused", "done", "stopped"]
 
 
 class Message(BaseModel):
@@ -47,7 +48,7 @@ class Campaign(Record):
     config_hash: str
     version: str
     """Of Descant, when the campaign was last started."""
-    status: Literal["running", "paused", "done", "stopped"]
+    status: CampaignStatus
     created_at: datetime
     finished_at: datetime | None = None
 

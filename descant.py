@@ -1,0 +1,80 @@
+"""The command line: puts the floors' verbs together, and turns errors into one line and an exit code.
+
+The only file that sees every floor. Each floor keeps its own verbs in its `commands.py`, which import
+nothing heavy before they run, so that `descant --help` answers at once.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import click
+
+FLOORS = ("configs", "store", "agents", "graphs", "train", "lab")
+PANELS = ("graphs", "store", "agents", "train", "lab")
+"""Which `commands.py` are put together, in the order of `--help`."""
+
+
+def check_packages() -> str | None:
+    """What is wrong when another package of the same name shadows one of ours."""
+    home = Path(__file__).resolve().parent
+    for name in FLOORS:
+        found = importlib.util.find_spec(name)
+        where = Path(found.origin).resolve().parent.parent if found and found.origin else None
+        if where != home:
+            return (
+                f"the package {name!r} of Descant is hidden by another one at {where}: "
+                "install Descant into an environment of its own"
+            )
+    return None
+
+
+def build() -> click.Group:
+    """The `descant` command with the verbs of every floor."""
+
+    @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+    @click.version_option(package_name="descant")
+    def descant() -> None:
+        """Simulate multi-turn dialogues with LLM agents, make them go wrong on purpose, keep every turn in
+        DuckDB, and train reward models that judge whole conversations."""
+
+    for floor in PANELS:
+        commands = importlib.import_module(f"{floor}.commands")
+        for command in commands.COMMANDS:
+            descant.add_command(command)
+    return descant
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 paused or stopped, 2 the user's mistake."""
+    from configs.errors import DescantError
+
+    shadowed = check_packages()
+    if shadowed:
+        fail(shadowed, 2)
+    try:
+        code = build().main(standalone_mode=False)
+    except click.UsageError as error:
+        context = error.ctx.command_path if error.ctx else "descant"
+        fail(f"{error.format_message()} (see `{context} --help`)", 2)
+    except click.ClickException as error:
+        fail(error.format_message(), 2)
+    except (click.Abort, KeyboardInterrupt):
+        fail("interrupted", 1)
+    except DescantError as error:
+        fail(str(error), error.exit_code)
+    except BrokenPipeError:  # the reader of our output went away, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str, code: int) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

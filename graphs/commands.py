@@ -1,0 +1,55 @@
+"""The verbs of this floor: `run`. Parses, builds, calls one function, prints."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("config")
+@click.option("--seeds", "seeds_path", metavar="FILE", help="Seeds, in place of the config's seeds.path.")
+@click.option("--db", default="corpus.duckdb", show_default=True, metavar="FILE", help="The corpus.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many seeds, from the front.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. --set turns=3.")
+@click.option("--skip-bad", is_flag=True, help="Leave out seeds that cannot be read, and count them.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+def run(
+    config: str,
+    seeds_path: str | None,
+    db: str,
+    limit: int | None,
+    overrides: tuple[str, ...],
+    skip_bad: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Run a campaign, or go on with it: the same command resumes.
+
+    CONFIG is a YAML file or the name of a preset.
+    """
+    from configs.load import load
+    from configs.settings import CampaignSettings
+    from graphs.campaign import run_campaign
+    from graphs.progress import Silent, StderrProgress
+    from graphs.report import report_lines
+    from graphs.seeds import load_seeds
+
+    extra = [f"seeds.path={json.dumps(seeds_path)}"] if seeds_path else []
+    extra += [f"seeds.limit={limit}"] if limit else []
+    settings = load(config, CampaignSettings, overrides=[*overrides, *extra])
+    seeds = load_seeds(settings, skip_bad=skip_bad)
+    for skipped in seeds.skipped:
+        click.echo(f"skipped {skipped}", err=True)
+    progress = Silent() if quiet else StderrProgress(settings.name)
+    report = run_campaign(settings, seeds.seeds, Path(db), progress=progress)
+    if as_json:
+        click.echo(json.dumps(report._asdict() | {"skipped_seeds": len(seeds.skipped)}, indent=2))
+    else:
+        click.echo("\n".join(report_lines(report, database=db, skipped=len(seeds.skipped))))
+    if report.stop_reason is not None:
+        raise click.exceptions.Exit(1)
+
+
+COMMANDS = [run]

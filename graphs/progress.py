@@ -1,0 +1,126 @@
+"""Progress of a campaign on stderr: a live line on a terminal, a plain line now and then elsewhere.
+
+It reads counters and draws them; it decides nothing.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
+
+from agents.ledger import Ledger
+
+PLAIN_LINE_SECONDS = 10.0
+LIVE_REFRESHES_A_SECOND = 4
+
+
+@dataclass
+class Counters:
+    """Where a campaign stands, in dialogues."""
+
+    total: int
+    done: int = 0
+    """Those of earlier runs included."""
+    failed: int = 0
+    in_flight: int = 0
+    pairs: int = 0
+    done_before: int = 0
+    """Done or failed when this run began."""
+
+    @property
+    def ended(self) -> int:
+        return self.done + self.failed
+
+
+class Progress(Protocol):
+    """What the campaign tells as it runs."""
+
+    def __enter__(self) -> "Progress": ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def update(self, counters: Counters, ledger: Ledger) -> None: ...
+
+
+class Silent:
+    """No progress."""
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, counters: Counters, ledger: Ledger) -> None:
+        pass
+
+
+class StderrProgress:
+    """A rich bar on a terminal, plain lines in a pipe or in CI."""
+
+    def __init__(self, description: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        self._description = description
+        self._console = Console(stderr=True)
+        self._started = time.monotonic()
+        self._next_line = self._started + PLAIN_LINE_SECONDS
+        self._last = ""
+        self._bar: Bar | None = None
+        if self._console.is_terminal:
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[detail]}"),
+                console=self._console,
+                refresh_per_second=LIVE_REFRESHES_A_SECOND,
+            )
+            self._task = self._bar.add_task(description, total=None, detail="")
+
+    def __enter__(self) -> "StderrProgress":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif self._last:
+            print(self._last, file=sys.stderr, flush=True)
+
+    def update(self, counters: Counters, ledger: Ledger) -> None:
+        now = time.monotonic()
+        if not self._bar and now < self._next_line and counters.ended < counters.total:
+            return
+        detail = summary_line(counters, ledger, now - self._started)
+        if self._bar:
+            self._bar.update(self._task, completed=counters.ended, total=counters.total, detail=detail)
+            return
+        self._last = f"{self._description} {counters.ended}/{counters.total} {detail}"
+        if now >= self._next_line:
+            self._next_line = now + PLAIN_LINE_SECONDS
+            print(self._last, file=sys.stderr, flush=True)
+            self._last = ""
+
+
+def summary_line(counters: Counters, ledger: Ledger, seconds: float) -> str:
+    """`done 12 failed 0 in flight 8 | 310 calls/s | $0.0421 | 0:01:10 left`."""
+    spent = ledger.spent
+    ended_now = counters.ended - counters.done_before
+    left = (counters.total - counters.ended) * seconds / ended_now if ended_now else None
+    rate = ledger.sent / seconds if seconds else 0.0
+    cost = f"${spent.cost_usd:.4f}" + ("+ (some prices unknown)" if spent.unpriced_calls else "")
+    return (
+        f"failed {counters.failed} in flight {counters.in_flight} | {rate:.0f} calls/s | {cost} | "
+        f"{clock(left) if left is not None else '-:--:--'} left"
+    )
+
+
+def clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
