@@ -28,7 +28,12 @@ class Message(BaseModel):
 class Record(BaseModel):
     """A row: `table` names where it is kept, `key` which columns make it one row."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        ser_json_inf_nan="strings",  # a diverged loss is kept as NaN, for which JSON has no number
+    )
 
     table: ClassVar[str]
     key: ClassVar[tuple[str, ...]]
@@ -277,7 +282,18 @@ class Score(Record):
 RECORDS: dict[str, type[Record]] = {
     kind.table: kind
     for kind in (
-        Campaign, Seed, Turn, Dialogue, Perturbation, Call, Pair, Judgement, DialogueStats, Fit, Metric, Score,
+        Campaign,
+        Seed,
+        Turn,
+        Dialogue,
+        Perturbation,
+        Call,
+        Pair,
+        Judgement,
+        DialogueStats,
+        Fit,
+        Metric,
+        Score,
     )
 }
 

@@ -1,0 +1,145 @@
+"""The DuckDB file: opening it for reading, asking it, and telling ours from others. Knows no records.
+
+DuckDB lets one process write, and any open connection, even an idle reader, keeps the others out. So nobody
+keeps the file open: readers open it for each use and retry, and the one ingester in `store.writer` does the same.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from configs.errors import DescantError
+from store.lock import Lock
+from store.migrations import MIGRATIONS, migrate, schema_version
+
+PATIENCE_SECONDS = 10.0
+POLL_SECONDS = 0.01
+
+
+class StoreError(DescantError):
+    """Raised by the store: a file that is missing, broken, not ours, or held by somebody else."""
+
+
+class StoreBusyError(StoreError):
+    """Raised when the database stayed open in another process for longer than we wait."""
+
+
+def database_path(path: str | os.PathLike[str]) -> Path:
+    """Links resolved, so that every process finds the same lock and the same journal."""
+    return Path(os.path.realpath(path))
+
+
+@contextmanager
+def reading(
+    path: str | os.PathLike[str], *, config: Mapping[str, Any] | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The database, read-only, for the length of a `with` block; keep it short, since nobody writes meanwhile."""
+    file = database_path(path)
+    connection = connect(file, read_only=True, config=config)
+    try:
+        version = check_ours(connection, file)
+        if version < len(MIGRATIONS):
+            connection.close()
+            _upgrade(file)
+            connection = connect(file, read_only=True, config=config)
+        yield connection
+    finally:
+        connection.close()
+
+
+def query(
+    path: str | os.PathLike[str], sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
+) -> list[dict[str, Any]]:
+    """The rows of one SELECT, as dicts by column."""
+    with reading(path) as connection:
+        cursor = connection.execute(sql, parameters or None)
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def connect(
+    file: Path,
+    *,
+    read_only: bool,
+    patience_seconds: float = PATIENCE_SECONDS,
+    config: Mapping[str, Any] | None = None,
+) -> duckdb.DuckDBPyConnection:
+    """Opens a database that must exist, and waits while another process holds it.
+
+    Raises:
+        StoreError: there is no such file, or it is no DuckDB database.
+        StoreBusyError: it was held for `patience_seconds`.
+    """
+    if not file.exists():
+        raise StoreError(f"there is no database at {str(file)!r}: run a campaign first, or name another with --db")
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return duckdb.connect(file, read_only=read_only, config=dict(config or {}))
+        except (duckdb.IOException, duckdb.ConnectionException, duckdb.BinderException) as error:
+            if not _is_held(error):
+                raise StoreError(f"{str(file)!r} cannot be opened as a database: {first_line(error)}") from error
+            if time.monotonic() >= deadline:
+                raise StoreBusyError(
+                    f"{str(file)!r} stayed open in another process for {patience_seconds:g} s: close it there and "
+                    f"try again ({first_line(error)})"
+                ) from error
+        time.sleep(POLL_SECONDS)
+
+
+def check_ours(connection: duckdb.DuckDBPyConnection, file: Path) -> int:
+    """The schema version of a database that is ours.
+
+    Raises:
+        StoreError: it is a database of something else, or of a newer Descant.
+    """
+    try:
+        version = schema_version(connection)
+    except duckdb.Error as error:
+        raise StoreError(f"{str(file)!r} cannot be read: {first_line(error)}") from error
+    if version is None:
+        raise StoreError(f"{str(file)!r} is a DuckDB database, but not one of Descant's: name another with --db")
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"{str(file)!r} has schema version {version}, and this Descant knows versions up to {len(MIGRATIONS)}: "
+            "upgrade Descant, or name another database with --db"
+        )
+    return version
+
+
+def first_line(error: BaseException) -> str:
+    """What a DuckDB error says before its advice and its excerpt of the statement."""
+    return str(error).strip().split("\n", 1)[0].split(" See also ", 1)[0]
+
+
+def _is_held(error: duckdb.Error) -> bool:
+    """Whether waiting helps: held by another process, or by this one in the other mode."""
+    text = str(error)
+    return (
+        "Could not set lock on file" in text
+        or "different configuration than existing connections" in text
+        or "Unique file handle conflict" in text
+    )
+
+
+def _upgrade(file: Path) -> None:
+    """Brings an older schema up to date before it is read, unless a campaign holds the database."""
+    lock = Lock(file)
+    try:
+        if not lock.take():
+            raise StoreError(f"{str(file)!r} has an older schema and {lock.holder()} is writing it: try again later")
+    except OSError as error:
+        raise StoreError(f"{str(file)!r} has an older schema and cannot be upgraded: {error}") from error
+    try:
+        connection = connect(file, read_only=False)
+        try:
+            migrate(connection)
+        finally:
+            connection.close()
+    finally:
+        lock.release()

@@ -1,0 +1,146 @@
+"""Moves whole journal lines into DuckDB: every line once, in its order, a later row replacing an earlier one.
+
+Each batch is one transaction that also notes how far each segment was read, so a kill between any two statements
+leaves either both or neither. DuckDB parses the JSON itself, table by table; duplicates are looked for and removed
+in SQL, since a primary key would make replacing fifty times slower.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import pyarrow as pa
+
+from store import journal
+from store.database import StoreError, first_line
+from store.migrations import MESSAGES
+from store.records import RECORDS
+
+BATCH_BYTES = 32 << 20
+_TABLE_START = len(b'{"t":"')
+_TO_ROW = len(b'","r":')
+
+
+class Batch(NamedTuple):
+    """What one transaction takes in."""
+
+    rows: dict[str, list[bytes]]
+    offsets: dict[str, int]
+    is_last: bool
+    """False when the journal held more than one batch."""
+    unreadable: int
+    """Lines that do not look like ours."""
+
+
+def ingested_offsets(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    return dict(connection.execute("SELECT segment, byte_offset FROM ingested").fetchall())
+
+
+def read_batch(folder: Path, offsets: dict[str, int], *, limit_bytes: int = BATCH_BYTES) -> Batch:
+    """The next whole lines of all segments, oldest segment first."""
+    rows: dict[str, list[bytes]] = defaultdict(list)
+    reached: dict[str, int] = {}
+    unreadable = 0
+    room = limit_bytes
+    for segment in journal.segments(folder):
+        offset = offsets.get(segment.name, 0)
+        if segment.stat().st_size <= offset:
+            continue
+        if room <= 0:
+            return Batch(rows, reached, False, unreadable)
+        chunk = journal.read_whole_lines(segment, offset, room)
+        if not chunk:
+            continue
+        reached[segment.name] = offset + len(chunk)
+        room -= len(chunk)
+        for line in chunk.splitlines():
+            end = line.find(b'"', _TABLE_START)
+            table = line[_TABLE_START:end].decode("ascii", "replace") if line.startswith(b'{"t":"') else ""
+            if table.isidentifier() and line.startswith(b'","r":', end) and line.endswith(b"}"):
+                rows[table].append(line[end + _TO_ROW : -1])
+            else:
+                unreadable += 1
+    return Batch(rows, reached, room > 0, unreadable)
+
+
+def ingest(connection: duckdb.DuckDBPyConnection, batch: Batch) -> int:
+    """Takes a batch in, in one transaction; returns how many of its rows were no readable JSON."""
+    unknown = batch.rows.keys() - RECORDS.keys()
+    if unknown:
+        raise StoreError(
+            f"the journal holds rows of {', '.join(sorted(unknown))}, which this Descant does not know: take them in with "
+            "the version that wrote them"
+        )
+    unreadable = 0
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("BEGIN")
+    try:
+        for table, rows in batch.rows.items():
+            try:
+                texts = pa.array(rows, type=pa.binary()).cast(pa.string())
+            except pa.ArrowInvalid:
+                readable = [row for row in rows if _is_utf8(row)]
+                unreadable += len(rows) - len(readable)
+                texts = pa.array(readable, type=pa.binary()).cast(pa.string())
+            unreadable += _replace(connection, table, texts)
+        for segment, offset in batch.offsets.items():
+            connection.execute("DELETE FROM ingested WHERE segment = ?", [segment])
+            connection.execute("INSERT INTO ingested VALUES (?, ?)", [segment, offset])
+        connection.execute("COMMIT")
+    except duckdb.Error as error:
+        raise StoreError(
+            f"the journal could not be moved into the database ({first_line(error)}): nothing is lost; mend that and "
+            "run the same command again"
+        ) from error
+    return unreadable
+
+
+def _replace(connection: duckdb.DuckDBPyConnection, table: str, texts: pa.Array) -> int:
+    """Puts JSON rows into a table; the last row of a key wins, over the batch and over the table."""
+    columns = [(row[1], row[2]) for row in connection.execute(f"PRAGMA table_info({table})").fetchall()]
+    structure = "{" + ", ".join(f'"{name}": {_structure_of(kind)}' for name, kind in columns) + "}"
+    # Times are parsed with their offset and kept as UTC.
+    selected = ", ".join(
+        f"timezone('UTC', {name}) AS {name}" if kind == "TIMESTAMP" else name for name, kind in columns
+    )
+    key = ", ".join(RECORDS[table].key)
+    connection.register("batch", pa.table({"place": pa.array(range(len(texts)), pa.int64()), "row": texts}))
+    unreadable = 0
+    try:
+        parse = f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT place, unnest(from_json(row, '{structure}')) FROM batch"
+        try:
+            connection.execute(parse)
+        except duckdb.InvalidInputException:  # bytes that a power cut left: rare, so looked for only then
+            invalid = connection.execute("SELECT count(*) FROM batch WHERE NOT json_valid(row)").fetchone()
+            unreadable = int(invalid[0]) if invalid else 0
+            connection.execute(parse + " WHERE json_valid(row)")
+        total = connection.execute(f"SELECT count(*), count(DISTINCT ({key})) FROM fresh").fetchone()
+        latest = "fresh"
+        if total and total[0] != total[1]:
+            latest = (
+                f"(FROM fresh QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY place DESC) = 1 ORDER BY place)"
+            )
+        connection.execute(f"DELETE FROM {table} WHERE ({key}) IN (SELECT ({key}) FROM fresh)")
+        connection.execute(f"INSERT INTO {table} SELECT {selected} FROM {latest}")
+        connection.execute("DROP TABLE fresh")
+    finally:
+        connection.unregister("batch")
+    return unreadable
+
+
+def _structure_of(kind: str) -> str:
+    """A column's type in the words of from_json."""
+    if kind == MESSAGES or kind.startswith("STRUCT"):
+        return '[{"role": "VARCHAR", "content": "VARCHAR"}]'
+    if kind.endswith("[]"):
+        return f'["{kind.removesuffix("[]")}"]'
+    return '"TIMESTAMPTZ"' if kind == "TIMESTAMP" else f'"{kind}"'
+
+
+def _is_utf8(row: bytes) -> bool:
+    try:
+        row.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,70 @@
+"""What a campaign that goes on needs to know of its earlier runs."""
+
+import os
+from datetime import datetime
+from typing import NamedTuple
+
+import orjson
+
+from store.database import query, reading
+from store.queries import messages_of
+from store.records import Call
+
+
+class Spent(NamedTuple):
+    """What a campaign has paid so far; superseded and failed calls were paid too."""
+
+    calls: int
+    """Requests sent, retries included; one that was cut off by a kill counts."""
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    unpriced_calls: int
+    """Answered calls whose price is unknown; `cost_usd` is a lower bound when there are any."""
+
+
+def spent(path: str | os.PathLike[str], campaign_id: str) -> Spent:
+    (row,) = query(
+        path,
+        """
+        SELECT coalesce(sum(attempts), 0)::BIGINT AS calls,
+            coalesce(sum(prompt_tokens), 0)::BIGINT AS prompt_tokens,
+            coalesce(sum(completion_tokens), 0)::BIGINT AS completion_tokens,
+            coalesce(sum(cost_usd), 0.0)::DOUBLE AS cost_usd,
+            count(*) FILTER (cost_usd IS NULL AND status IN ('done', 'superseded')) AS unpriced_calls
+        FROM calls WHERE campaign_id = ?
+        """,
+        [campaign_id],
+    )
+    return Spent(**row)
+
+
+def finished_dialogues(path: str | os.PathLike[str], campaign_id: str) -> dict[str, str]:
+    """`done` or `failed`, by dialogue."""
+    rows = query(path, "SELECT dialogue_id, status FROM dialogues WHERE campaign_id = ?", [campaign_id])
+    return {row["dialogue_id"]: row["status"] for row in rows}
+
+
+def open_calls(path: str | os.PathLike[str], campaign_id: str) -> list[Call]:
+    """The calls of dialogues that have not ended, superseded ones left out, in the order in which they began."""
+    with reading(path) as connection:
+        cursor = connection.execute(
+            f"""
+            SELECT {", ".join(Call.model_fields)} FROM calls
+            WHERE campaign_id = ? AND status <> 'superseded'
+                AND dialogue_id NOT IN (SELECT dialogue_id FROM dialogues WHERE campaign_id = ?)
+            ORDER BY created_at, call_id
+            """,
+            [campaign_id, campaign_id],
+        )
+        rows = [dict(zip(Call.model_fields, row, strict=True)) for row in cursor.fetchall()]
+    for row in rows:
+        row["messages"] = None if row["messages"] is None else messages_of(row["messages"])
+        row["parameters"] = orjson.loads(row["parameters"])
+    return [Call.model_construct(**row) for row in rows]
+
+
+def created_at(path: str | os.PathLike[str], campaign_id: str) -> datetime | None:
+    """When the campaign was first started; null when it never was."""
+    rows = query(path, "SELECT created_at FROM campaigns WHERE campaign_id = ?", [campaign_id])
+    return rows[0]["created_at"] if rows else None

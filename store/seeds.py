@@ -1,0 +1,251 @@
+"""Reading seed files: the first turn, or a prefix, of each conversation in a JSONL file. Knows no database.
+
+Rows are read as a stream. A row that is not a conversation is refused with its line number and the reason, or,
+with `skip_bad`, left out and counted. Seeds of `format: rehearsal` are generated elsewhere.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from configs.settings import SeedSettings
+from store.database import StoreError
+from store.identity import content_hash, seed_id, split_of
+from store.records import Message, Seed
+
+
+class SeedFile(NamedTuple):
+    """What a file held: the seeds, and a line for each row that was skipped."""
+
+    seeds: list[Seed]
+    skipped: list[str]
+
+
+class RowError(ValueError):
+    """Raised for a row that is no conversation; the message says what is wrong with it."""
+
+
+def read_seeds(settings: SeedSettings, *, skip_bad: bool = False) -> SeedFile:
+    """The seeds of a file, in its order.
+
+    Raises:
+        StoreError: the file is missing, unreadable or empty, or (unless `skip_bad`) one of its rows is broken.
+    """
+    if settings.format == "rehearsal" or settings.path is None:
+        raise StoreError("rehearsal seeds are generated, not read: name a file with seeds.path or --seeds")
+    path = Path(settings.path)
+    seeds: list[Seed] = []
+    skipped: list[str] = []
+    seen: Counter[str] = Counter()
+    shape = settings.format
+    for number, line in lines_of(path, "seeds"):
+        if settings.limit is not None and len(seeds) >= settings.limit:
+            break
+        try:
+            row = row_of(line)
+            if shape == "auto":
+                shape = _shape_of(row)
+            messages = cut_of(SHAPES[shape].messages(row), settings.cut)
+        except RowError as error:
+            problem = f"{path}:{number}: {error}"
+            if not skip_bad:
+                raise StoreError(f"{problem}; mend the line, or skip such lines with --skip-bad") from None
+            skipped.append(problem)
+            continue
+        text = content_hash(list(messages))
+        seeds.append(
+            Seed(
+                seed_id=seed_id(messages, seen[text]),
+                source=path.name,
+                messages=messages,
+                metadata=SHAPES[shape].metadata(row),
+                split=split_of(messages),
+            )
+        )
+        seen[text] += 1
+    if not seeds:
+        why = (
+            f"none of its {len(skipped)} rows could be read, the first because: {skipped[0]}"
+            if skipped
+            else "it is empty"
+        )
+        raise StoreError(f"{str(path)!r} holds no seeds: {why}")
+    return SeedFile(seeds, skipped)
+
+
+def lines_of(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, numbered from 1, without line ends (Windows ones too) and byte order mark."""
+    try:
+        with path.open("rb") as handle:
+            for number, line in enumerate(handle, start=1):
+                content = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
+                if content:
+                    yield number, content
+    except FileNotFoundError:
+        raise StoreError(f"there is no file {str(path)!r} to read {what} from: check the path") from None
+    except OSError as error:
+        raise StoreError(
+            f"{str(path)!r} cannot be read ({error.strerror}): it should be a JSONL file of {what}"
+        ) from error
+
+
+def row_of(line: bytes) -> dict[str, Any]:
+    """A line as a JSON object."""
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        try:
+            line.decode()
+        except UnicodeDecodeError as broken:
+            raise RowError(f"not valid UTF-8 at byte {broken.start + 1} of the line") from None
+        raise RowError(f"not valid JSON ({error.msg} at column {error.colno})") from None
+    if not isinstance(row, dict):
+        raise RowError(f"a JSON object is expected, not {_kind(row)}")
+    return row
+
+
+def messages_of_list(value: Any, key: str) -> tuple[Message, ...]:
+    """A list of {role, content}, checked to be a conversation."""
+    return conversation(
+        (_text_at(item, "role", f"{key}[{place}]"), _text_at(item, "content", f"{key}[{place}]"))
+        for place, item in enumerate(_list_at(value, key))
+    )
+
+
+def conversation(turns: Iterator[tuple[str, str]]) -> tuple[Message, ...]:
+    """Checks that roles alternate from a user turn on, after at most one system turn, and that no turn is empty."""
+    messages: list[Message] = []
+    for place, (role, content) in enumerate(turns, start=1):
+        if role not in ("system", "user", "assistant"):
+            raise RowError(f"turn {place} has the role {role!r}: only system, user and assistant are known")
+        if not content.strip():
+            raise RowError(f"turn {place} ({role}) is empty")
+        if role == "system" and messages:
+            raise RowError(f"turn {place} is a system turn: only the first may be one")
+        last = messages[-1].role if messages else None
+        if role == "assistant" and last != "user":
+            raise RowError(f"turn {place} is an assistant turn with no user turn before it")
+        if role == "user" and last == "user":
+            raise RowError(f"turns {place - 1} and {place} are both user turns: they must alternate")
+        messages.append(Message(role=role, content=content))  # type: ignore[arg-type]
+    if not any(message.role == "user" for message in messages):
+        raise RowError("there is no user turn")
+    return tuple(messages)
+
+
+def cut_of(messages: tuple[Message, ...], cut: str) -> tuple[Message, ...]:
+    """The prefix that a seed keeps."""
+    roles = [message.role for message in messages]
+    if cut == "first_user":
+        return messages[: roles.index("user") + 1]
+    last = cut.removeprefix("last_")
+    if last not in roles:
+        raise RowError(f"there is no {last} turn to cut at: use `cut: first_user`")
+    return messages[: len(roles) - roles[::-1].index(last)]
+
+
+class Shape(NamedTuple):
+    """A format: the key that tells it, the conversation in a row, and which keys besides the scalars are metadata."""
+
+    body: str
+    messages: Callable[[dict[str, Any]], tuple[Message, ...]]
+    kept: tuple[str, ...] = ()
+
+    def metadata(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Ids, tasks and categories: what stands beside the conversation and is not another one."""
+        return {
+            key: value for key, value in row.items() if key in self.kept or isinstance(value, str | int | float | bool)
+        }
+
+
+def _from_messages(row: dict[str, Any]) -> tuple[Message, ...]:
+    return messages_of_list(_at(row, "messages"), "messages")
+
+
+def _from_mtbench(row: dict[str, Any]) -> tuple[Message, ...]:
+    """User turns only: the first is the conversation so far, the others stay in the metadata."""
+    turns = _list_at(_at(row, "turns"), "turns")
+    texts = [_text(turn, f"turns[{place}]") for place, turn in enumerate(turns)]
+    for place, text in enumerate(texts, start=1):
+        if not text.strip():
+            raise RowError(f"turn {place} (user) is empty")
+    return conversation(iter([("user", text) for text in texts[:1]]))
+
+
+def _from_mtbench101(row: dict[str, Any]) -> tuple[Message, ...]:
+    def turns() -> Iterator[tuple[str, str]]:
+        for place, item in enumerate(_list_at(_at(row, "history"), "history")):
+            yield "user", _text_at(item, "user", f"history[{place}]")
+            yield "assistant", _text_at(item, "bot", f"history[{place}]")
+
+    return conversation(turns())
+
+
+def _from_skywork(row: dict[str, Any]) -> tuple[Message, ...]:
+    return messages_of_list(_at(row, "chosen"), "chosen")
+
+
+SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant"}
+
+
+def _from_sharegpt(row: dict[str, Any]) -> tuple[Message, ...]:
+    def turns() -> Iterator[tuple[str, str]]:
+        for place, item in enumerate(_list_at(_at(row, "conversations"), "conversations")):
+            speaker = _text_at(item, "from", f"conversations[{place}]")
+            yield SHAREGPT_ROLES.get(speaker, speaker), _text_at(item, "value", f"conversations[{place}]")
+
+    return conversation(turns())
+
+
+SHAPES: dict[str, Shape] = {
+    "messages": Shape("messages", _from_messages),
+    "mtbench": Shape("turns", _from_mtbench, ("turns", "reference")),
+    "mtbench101": Shape("history", _from_mtbench101),
+    "skywork": Shape("chosen", _from_skywork),
+    "sharegpt": Shape("conversations", _from_sharegpt),
+}
+
+
+def _shape_of(row: dict[str, Any]) -> Any:
+    """The format of a first row, by the key that holds its conversation."""
+    for name, shape in SHAPES.items():
+        if isinstance(row.get(shape.body), list):
+            return name
+    known = ", ".join(f"{shape.body} ({name})" for name, shape in SHAPES.items())
+    raise RowError(f"none of its keys ({', '.join(row) or 'it has none'}) tells a format that is known: {known}")
+
+
+def _at(row: dict[str, Any], key: str) -> Any:
+    if key not in row:
+        raise RowError(f"the key {key!r} is missing (there are: {', '.join(row) or 'none'})")
+    return row[key]
+
+
+def _list_at(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise RowError(f"{where} should be a list, not {_kind(value)}")
+    if not value:
+        raise RowError(f"{where} is an empty list")
+    return value
+
+
+def _text_at(item: Any, key: str, where: str) -> str:
+    if not isinstance(item, dict):
+        raise RowError(f"{where} should be an object with {key!r}, not {_kind(item)}")
+    if key not in item:
+        raise RowError(f"{where} lacks the key {key!r}")
+    return _text(item[key], f"{where}.{key}")
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise RowError(f"{where} should be text, not {_kind(value)}")
+    return value
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

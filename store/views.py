@@ -1,0 +1,215 @@
+"""The views: the corpus as people ask for it, without knowing the tree. Rebuilt from here after every migration.
+
+A view's messages come from a correlated subquery, not from a join over a grouped view: so a filter on one
+dialogue or pair reaches the turns, and asking for one of a million stays in milliseconds.
+"""
+
+from typing import NamedTuple
+
+
+class View(NamedTuple):
+    comment: str
+    columns: dict[str, str]
+    sql: str
+
+
+_MESSAGES = """(
+    SELECT list({{'role': turn.role, 'content': turn.content}} ORDER BY path.place)
+    FROM unnest({dialogue}.turn_ids) WITH ORDINALITY AS path(turn_id, place)
+    JOIN turns AS turn ON turn.turn_id = path.turn_id
+)"""
+
+VIEWS: dict[str, View] = {
+    "transcripts": View(
+        "One row a dialogue, with its conversation read along the tree.",
+        {
+            "dialogue_id": "The dialogue.",
+            "campaign_id": "The campaign it belongs to.",
+            "seed_id": "The seed it starts from.",
+            "branch": "main, chosen, rejected or candidate.",
+            "trial": "Which play of the seed, from 0.",
+            "split": "The seed's split: train, validation or test.",
+            "status": "done or failed.",
+            "termination_reason": "Why it ended.",
+            "n_turns": "Assistant answers, those of the seed included.",
+            "messages": "The conversation, as a list of role and content.",
+        },
+        f"""
+        SELECT
+            dialogues.dialogue_id, dialogues.campaign_id, dialogues.seed_id, dialogues.branch, dialogues.trial,
+            seeds.split, dialogues.status, dialogues.termination_reason, dialogues.n_turns,
+            {_MESSAGES.format(dialogue="dialogues")} AS messages
+        FROM dialogues LEFT JOIN seeds USING (seed_id)
+        """,
+    ),
+    "preference_pairs": View(
+        "One row a preference pair, with both conversations in full.",
+        {
+            "pair_id": "The pair.",
+            "campaign_id": "The campaign it belongs to.",
+            "seed_id": "The seed that both sides start from.",
+            "method": "How it was made: music, ...",
+            "split": "train, validation or test, by the seed's text.",
+            "n_turns": "Assistant answers of the chosen side.",
+            "first_divergent_turn": "Which assistant answer differs first, from 1.",
+            "n_contrast_turns": "Answers of the rejected side that were perturbed and not found to have missed.",
+            "aspects": "What the pair was made to differ in, where the method says so.",
+            "label_source": "construction, or the judge that gave the label.",
+            "intended_label": "Which side was meant to be better.",
+            "judged_label": "chosen, rejected or tie by the judges' majority; null when none was asked.",
+            "margin": "How far apart the sides are; null when nothing says so.",
+            "chosen_id": "The dialogue of the chosen side.",
+            "rejected_id": "The dialogue of the rejected side.",
+            "chosen": "The chosen conversation, as a list of role and content.",
+            "rejected": "The rejected conversation, as a list of role and content.",
+        },
+        f"""
+        SELECT
+            pairs.pair_id, pairs.campaign_id, good.seed_id, pairs.method, pairs.split, good.n_turns,
+            pairs.first_divergent_turn, pairs.n_contrast_turns, pairs.aspects, pairs.label_source,
+            pairs.intended_label, pairs.judged_label, pairs.margin, pairs.chosen_id, pairs.rejected_id,
+            {_MESSAGES.format(dialogue="good")} AS chosen,
+            {_MESSAGES.format(dialogue="bad")} AS rejected
+        FROM pairs
+        JOIN dialogues AS good ON good.dialogue_id = pairs.chosen_id
+        JOIN dialogues AS bad ON bad.dialogue_id = pairs.rejected_id
+        """,
+    ),
+    "usage_by_agent": View(
+        "Calls, tokens and cost of every campaign, by agent and model. Superseded calls count: they were paid.",
+        {
+            "campaign_id": "The campaign.",
+            "campaign": "Its name.",
+            "agent": "Who called: user, assistant, perturbation, judge.",
+            "model": "The LiteLLM model string.",
+            "calls": "Calls that were answered.",
+            "failed": "Calls that failed for good.",
+            "in_flight": "Calls noted as started and not yet answered (or cut off by a kill).",
+            "prompt_tokens": "As the provider counted them.",
+            "completion_tokens": "As the provider counted them.",
+            "cost_usd": "Null when the price of any answered call is unknown; 0 when all are known to be free.",
+            "median_latency_ms": "Of answered calls.",
+            "p95_latency_ms": "95 % of answered calls took at most this.",
+        },
+        """
+        SELECT
+            calls.campaign_id, any_value(campaigns.name) AS campaign, calls.agent, calls.model,
+            count(*) FILTER (calls.status IN ('done', 'superseded')) AS calls,
+            count(*) FILTER (calls.status = 'failed') AS failed,
+            count(*) FILTER (calls.status = 'started') AS in_flight,
+            coalesce(sum(calls.prompt_tokens), 0)::BIGINT AS prompt_tokens,
+            coalesce(sum(calls.completion_tokens), 0)::BIGINT AS completion_tokens,
+            CASE WHEN count(*) FILTER (calls.status IN ('done', 'superseded') AND calls.cost_usd IS NULL) = 0
+                 THEN coalesce(sum(calls.cost_usd), 0.0) END AS cost_usd,
+            round(quantile_cont(calls.latency_ms, 0.5) FILTER (calls.status IN ('done', 'superseded')), 1)
+                AS median_latency_ms,
+            round(quantile_cont(calls.latency_ms, 0.95) FILTER (calls.status IN ('done', 'superseded')), 1)
+                AS p95_latency_ms
+        FROM calls LEFT JOIN campaigns USING (campaign_id)
+        GROUP BY calls.campaign_id, calls.agent, calls.model
+        """,
+    ),
+    "errors": View(
+        "Everything that failed: dialogues and calls, with the reason.",
+        {
+            "what": "dialogue or call.",
+            "id": "The dialogue_id or call_id.",
+            "campaign_id": "The campaign.",
+            "dialogue_id": "The dialogue.",
+            "agent": "Who called; null for a dialogue.",
+            "model": "The model that was called; null for a dialogue.",
+            "reason": "The error's kind: termination_reason of the dialogue, or finish_reason of the call.",
+            "error": "What was said.",
+        },
+        """
+        SELECT 'dialogue' AS what, dialogue_id AS id, campaign_id, dialogue_id, NULL::VARCHAR AS agent,
+               NULL::VARCHAR AS model, termination_reason AS reason, error
+        FROM dialogues WHERE status = 'failed'
+        UNION ALL
+        SELECT 'call', call_id, campaign_id, dialogue_id, agent, model, finish_reason, error
+        FROM calls WHERE status = 'failed'
+        """,
+    ),
+    "campaign_stats": View(
+        "One row a campaign: how much, how long, how varied, how balanced.",
+        {
+            "campaign_id": "The campaign.",
+            "name": "What people call it.",
+            "recipe": "dialogue, music, ...",
+            "status": "running, paused, done or stopped.",
+            "dialogues": "Dialogues that are done.",
+            "failed": "Dialogues that failed.",
+            "pairs": "Preference pairs.",
+            "turns": "Assistant answers a dialogue, on average.",
+            "context_dependent_turns": "User turns a dialogue that cannot be understood alone, on average.",
+            "self_rouge": "How much user turns repeat each other, on average.",
+            "words": "Words a dialogue, on average.",
+            "chosen_words": "Words a chosen side, on average.",
+            "rejected_words": "Words a rejected side, on average.",
+            "chosen_longer": "Share of pairs whose chosen side has more words: near 0.5 is balanced.",
+            "perturbed": "Perturbations injected.",
+            "landed": "Perturbations found to have landed.",
+            "missed": "Perturbations found to have missed.",
+        },
+        """
+        WITH played AS (
+            SELECT campaign_id,
+                count(*) FILTER (status = 'done') AS dialogues,
+                count(*) FILTER (status = 'failed') AS failed,
+                avg(n_turns) FILTER (status = 'done') AS turns,
+                avg(context_dependent_turns) AS context_dependent_turns,
+                avg(self_rouge) AS self_rouge,
+                avg(n_words) AS words
+            FROM dialogues LEFT JOIN dialogue_stats USING (dialogue_id) GROUP BY campaign_id
+        ), paired AS (
+            SELECT campaign_id, count(*) AS pairs,
+                avg(good.n_words) AS chosen_words,
+                avg(bad.n_words) AS rejected_words,
+                avg(CASE WHEN good.n_words > bad.n_words THEN 1.0 WHEN good.n_words = bad.n_words THEN 0.5
+                         WHEN good.n_words < bad.n_words THEN 0.0 END) AS chosen_longer
+            FROM pairs
+            LEFT JOIN dialogue_stats AS good ON good.dialogue_id = chosen_id
+            LEFT JOIN dialogue_stats AS bad ON bad.dialogue_id = rejected_id
+            GROUP BY campaign_id
+        ), perturbed AS (
+            SELECT campaign_id, count(*) AS perturbed,
+                count(*) FILTER (verdict = 'landed') AS landed,
+                count(*) FILTER (verdict = 'missed') AS missed
+            FROM perturbations JOIN dialogues USING (dialogue_id) GROUP BY campaign_id
+        )
+        SELECT campaigns.campaign_id, campaigns.name, campaigns.recipe, campaigns.status,
+            coalesce(dialogues, 0) AS dialogues, coalesce(failed, 0) AS failed, coalesce(pairs, 0) AS pairs,
+            round(turns, 2) AS turns, round(context_dependent_turns, 2) AS context_dependent_turns,
+            round(self_rouge, 3) AS self_rouge, round(words, 1) AS words,
+            round(chosen_words, 1) AS chosen_words, round(rejected_words, 1) AS rejected_words,
+            round(chosen_longer, 3) AS chosen_longer,
+            coalesce(perturbed, 0) AS perturbed, coalesce(landed, 0) AS landed, coalesce(missed, 0) AS missed
+        FROM campaigns
+        LEFT JOIN played USING (campaign_id)
+        LEFT JOIN paired USING (campaign_id)
+        LEFT JOIN perturbed USING (campaign_id)
+        """,
+    ),
+    "leaderboard": View(
+        "The latest value of every metric of every fit.",
+        {
+            "metric": "The metric's name.",
+            "slice": "all, or what the figure is restricted to.",
+            "name": "The fit's name.",
+            "arm": "Which training of a lab; null outside labs.",
+            "objective": "reward, sft, ...",
+            "value": "The figure.",
+            "low": "Lower end of its interval.",
+            "high": "Upper end of its interval.",
+            "n": "Over how many items.",
+            "step": "At which step it was taken.",
+            "fit_id": "The fit.",
+        },
+        """
+        SELECT metrics.name AS metric, metrics.slice, fits.name, fits.arm, fits.objective,
+            metrics.value, metrics.low, metrics.high, metrics.n, metrics.step, metrics.fit_id
+        FROM metrics LEFT JOIN fits USING (fit_id)
+        QUALIFY row_number() OVER (PARTITION BY metrics.fit_id, metrics.name, metrics.slice ORDER BY metrics.step DESC) = 1
+        """,
+    ),
+}

@@ -1,0 +1,301 @@
+"""The one writer of a database: holds its lock, owns a journal, and runs the one thread that moves it to DuckDB.
+
+`append` is done when the journal has the records. The ingester opens the database about once a second, for some
+tens of milliseconds, so that readers in other processes get in between; while one of them holds the file, it waits
+and the journal grows. A clean close removes what is fully in; what a killed process leaves, the next writer takes in.
+"""
+
+import contextlib
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+import duckdb
+
+from store import journal
+from store.database import StoreBusyError, StoreError, check_ours, connect, database_path, first_line
+from store.ingest import ingest, ingested_offsets, read_batch
+from store.journal import Journal, journal_folder
+from store.lock import Lock
+from store.migrations import migrate
+from store.records import Record
+
+INGEST_SECONDS = 1.0
+BUSY_SECONDS = 0.05
+"""Between two tries while a reader holds the database."""
+FLUSH_PATIENCE_SECONDS = 60.0
+CLOSE_PATIENCE_SECONDS = 15.0
+BREATH_SECONDS = 0.02
+"""Between two batches of a backlog, so that a waiting reader gets in."""
+
+
+class LockedError(StoreError):
+    """Raised when another writer holds the database."""
+
+
+class Writer:
+    """Writes records to a database, which it creates if there is none. One at a time on a database.
+
+    Args:
+        path: the database.
+        ingest_seconds: how long rows may wait in the journal before others see them.
+
+    Raises:
+        StoreError: the folder cannot be written, the file is not ours, its schema is newer, or another writer holds it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, ingest_seconds: float = INGEST_SECONDS) -> None:
+        self.path = database_path(path)
+        self.unreadable_lines = 0
+        """Lines of earlier segments that a kill or a power cut left torn."""
+        self._folder = journal_folder(self.path)
+        self._ingest_seconds = ingest_seconds
+        self._lock = _take_lock(self.path)
+        try:
+            _open_or_build(self.path)
+            self._offsets = self._forget_removed_segments()
+            while not self._ingest_batch(patience_seconds=10.0):
+                pass
+            self._remove_finished_segments()
+            try:
+                self._journal = Journal(self._folder)
+            except OSError as error:
+                raise StoreError(
+                    f"{str(self._folder)!r} cannot be written ({error.strerror}): mend the folder"
+                ) from error
+        except BaseException:
+            self._lock.release()
+            raise
+        self._failure: BaseException | None = None
+        self._busy: StoreBusyError | None = None
+        self._state = threading.Condition()
+        self._asked = 0
+        self._served = 0
+        self._closing = False
+        self._closed = False
+        self._ingester = threading.Thread(target=self._ingest_forever, name="descant-ingester", daemon=True)
+        self._ingester.start()
+
+    def append(self, *records: Record) -> None:
+        """Notes records in the journal before it returns; others see them about a second later."""
+        self._raise_failure()
+        self._journal.append(*records)
+
+    def flush(self, *, patience_seconds: float = FLUSH_PATIENCE_SECONDS) -> None:
+        """Returns when everything appended so far is in DuckDB and visible to readers.
+
+        Raises:
+            StoreBusyError: another process kept the database open for all of `patience_seconds`.
+        """
+        deadline = time.monotonic() + patience_seconds
+        with self._state:
+            self._asked += 1
+            mine = self._asked
+            self._state.notify_all()
+            while self._served < mine:
+                self._raise_failure()
+                if time.monotonic() >= deadline and self._busy is not None:
+                    raise self._busy
+                self._state.wait(0.1)
+
+    def close(self) -> None:
+        """Moves everything into DuckDB, removes the journal and gives the lock back.
+
+        Raises:
+            StoreError: something could not be moved. It stays in the journal, and the next writer takes it in.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._journal.close()
+        finally:
+            with self._state:
+                self._closing = True
+                self._state.notify_all()
+            self._ingester.join()
+            if self._failure is None:
+                self._remove_finished_segments()
+            with contextlib.suppress(OSError):
+                self._folder.rmdir()
+            self._lock.release()
+        self._raise_failure()
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except StoreError as second:
+            if error is None:
+                raise
+            error.add_note(str(second))  # what went wrong first is what is raised
+
+    def _raise_failure(self) -> None:
+        if isinstance(self._failure, StoreError):
+            raise self._failure
+        if self._failure is not None:
+            raise StoreError(f"writing {str(self.path)!r} failed: {self._failure}") from self._failure
+
+    def _ingest_forever(self) -> None:
+        """The ingester thread: a pass a second, or at once when somebody asks for it."""
+        give_up = float("inf")
+        while True:
+            with self._state:
+                if not self._closing and self._asked == self._served:
+                    self._state.wait(self._ingest_seconds)
+                asked, closing = self._asked, self._closing
+            if closing and give_up == float("inf"):
+                give_up = time.monotonic() + CLOSE_PATIENCE_SECONDS
+            try:
+                done = self._ingest_batch(patience_seconds=0.0)
+                if done:
+                    self._remove_finished_segments()
+            except StoreBusyError as error:
+                self._busy = error
+                if time.monotonic() > give_up:
+                    self._fail(error)
+                    return
+                time.sleep(BUSY_SECONDS)
+                continue
+            except BaseException as error:  # noqa: BLE001  a thread's error would vanish: append, flush and close raise it
+                self._fail(error)
+                return
+            self._busy = None
+            if not done:
+                time.sleep(BREATH_SECONDS)
+                continue
+            with self._state:
+                self._served = asked
+                self._state.notify_all()
+            if closing:
+                return
+
+    def _fail(self, error: BaseException) -> None:
+        with self._state:
+            self._failure = error
+            self._state.notify_all()
+
+    def _ingest_batch(self, *, patience_seconds: float) -> bool:
+        """Moves one batch; true when nothing is left of what stood in the journal when it began."""
+        batch = read_batch(self._folder, self._offsets)
+        if batch.offsets:
+            connection = connect(self.path, read_only=False, patience_seconds=patience_seconds)
+            try:
+                self.unreadable_lines += batch.unreadable + ingest(connection, batch)
+            finally:
+                _close(connection, self.path)
+            self._offsets.update(batch.offsets)
+        return batch.is_last
+
+    def _remove_finished_segments(self) -> None:
+        """Removes segments that nobody writes any more and that are in, up to a torn last line.
+
+        Their rows are safe by then: each batch closes the database, which checkpoints it.
+        """
+        for segment in journal.segments(self._folder):
+            if not journal.is_abandoned(segment):
+                continue
+            offset = self._offsets.get(segment.name, 0)
+            if not journal.read_whole_lines(segment, offset, 1 << 16):
+                self.unreadable_lines += journal.torn_bytes(segment, offset) > 0
+                segment.unlink()
+
+    def _forget_removed_segments(self) -> dict[str, int]:
+        """How far each segment is in; rows about segments that are gone are dropped."""
+        connection = connect(self.path, read_only=False)
+        try:
+            offsets = ingested_offsets(connection)
+            present = {segment.name for segment in journal.segments(self._folder)}
+            gone = offsets.keys() - present
+            if gone:
+                connection.execute("DELETE FROM ingested WHERE list_contains(?, segment)", [sorted(gone)])
+            return {name: offset for name, offset in offsets.items() if name in present}
+        finally:
+            _close(connection, self.path)
+
+
+def write_through(path: str | os.PathLike[str], records: Iterable[Record]) -> None:
+    """Writes records whoever holds the database: directly, or through a segment of the journal that its holder takes in."""
+    rows = tuple(records)
+    file = database_path(path)
+    try:
+        with Writer(file) as writer:
+            writer.append(*rows)
+        return
+    except LockedError:
+        if not file.exists():
+            raise StoreError(f"{str(file)!r} is only just being created: try again in a moment") from None
+    with Journal(journal_folder(file)) as foreign:
+        foreign.append(*rows)
+    with contextlib.suppress(LockedError), Writer(file):
+        pass  # the holder may have gone while we wrote
+
+
+def _take_lock(file: Path) -> Lock:
+    """The lock, before anything else is made."""
+    if not file.parent.is_dir():
+        raise StoreError(f"the folder {str(file.parent)!r} does not exist: create it, or name another with --db")
+    if file.is_dir():
+        raise StoreError(f"{str(file)!r} is a folder: name a file in it with --db")
+    lock = Lock(file)
+    try:
+        taken = lock.take()
+    except OSError as error:
+        raise StoreError(
+            f"the folder {str(file.parent)!r} cannot be written ({error.strerror}): choose another with --db"
+        ) from error
+    if not taken:
+        raise LockedError(
+            f"{str(file)!r} is being written by {lock.holder()}: wait for it to end, or name another database with --db"
+        )
+    return lock
+
+
+def _open_or_build(file: Path) -> None:
+    """Checks and migrates what is there, or builds a new database beside and renames it."""
+    if file.exists():
+        connection = connect(file, read_only=True)
+        try:
+            check_ours(connection, file)
+        finally:
+            connection.close()
+        connection = connect(file, read_only=False)
+        try:
+            migrate(connection)
+        finally:
+            _close(connection, file)
+        return
+    log = file.with_name(file.name + ".wal")
+    if log.exists():
+        raise StoreError(f"{str(log)!r} is left over from a database that is gone: remove it, or put the database back")
+    building = file.with_name(f"{file.name}.building")
+    try:
+        building.unlink(missing_ok=True)
+        connection = duckdb.connect(building)
+        try:
+            migrate(connection)
+        finally:
+            connection.close()
+        building.rename(file)
+    except (OSError, duckdb.Error) as error:
+        for leftover in (building, building.with_name(building.name + ".wal")):
+            with contextlib.suppress(OSError):
+                leftover.unlink(missing_ok=True)
+        what = error.strerror if isinstance(error, OSError) and error.errno != errno.ENOENT else first_line(error)
+        raise StoreError(f"{str(file)!r} cannot be created ({what}): choose another place with --db") from error
+
+
+def _close(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
+    """Closes, which checkpoints; a failure of that leaves DuckDB's own log, and nothing is lost."""
+    try:
+        connection.close()
+    except duckdb.Error as error:
+        raise StoreError(f"{str(file)!r} could not be closed ({first_line(error)}): is the disk full?") from error
