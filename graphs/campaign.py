@@ -22,7 +22,7 @@ from configs.settings import CampaignSettings
 from graphs.cast import build_cast, models_in_use
 from graphs.execute import Recipe, build_recipe
 from graphs.progress import Counters, Progress, Silent
-from store import queries
+from store import resume
 from store.identity import campaign_id as identify
 from store.identity import content_hash
 from store.records import Branch, Campaign, CampaignStatus, Seed
@@ -81,11 +81,12 @@ def run_campaign(
     check(models_in_use(settings).values())
     campaign_id = campaign_identity(settings, prompts)
     with Writer(database) as writer:
-        ledger = Ledger(writer.append, settings.budget, spent=_spent_before(database, campaign_id))
+        spent = Spending(**resume.spent(database, campaign_id)._asdict())
+        ledger = Ledger(writer.append, settings.budget, spent)
         recipe = build_recipe(settings, campaign_id, prompts.hashes, build_cast(settings, prompts, ledger))
-        ledger.remember(queries.open_calls(database, campaign_id))
+        ledger.remember(resume.open_calls(database, campaign_id))
         run = _Run(recipe, seeds, ledger, writer, progress or Silent())
-        return run.run(queries.finished_dialogues(database, campaign_id), _created_at(database, campaign_id))
+        return run.run(resume.finished_dialogues(database, campaign_id), resume.created_at(database, campaign_id))
 
 
 class _Run:
@@ -102,9 +103,10 @@ class _Run:
         self.progress = progress
         self.fatal: ProviderError | None = None
 
-    def run(self, finished: dict[str, str], created_at: datetime) -> CampaignReport:
+    def run(self, finished: dict[str, str], created_at: datetime | None) -> CampaignReport:
         """`finished`: status by dialogue, of those that ended in earlier runs."""
         started = time.monotonic()
+        created_at = created_at or datetime.now(UTC)
         trials = [(seed, trial) for seed in self.seeds for trial in range(self.settings.trials)]
         identities = [self.recipe.dialogue_ids(seed, trial) for seed, trial in trials]
         statuses = [finished.get(identity) for ids in identities for identity in ids.values()]
@@ -216,22 +218,6 @@ class _Run:
             seconds=round(seconds, 2),
             stop_reason=self.ledger.stop_reason,
         )
-
-
-def _spent_before(database: Path, campaign_id: str) -> Spending:
-    usage = queries.usage(database, campaign_id)
-    return Spending(
-        calls=usage.calls,
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        cost_usd=usage.cost_usd,
-        unpriced_calls=usage.unpriced_calls,
-    )
-
-
-def _created_at(database: Path, campaign_id: str) -> datetime:
-    """When the campaign was first started: a resume keeps it."""
-    return queries.campaign_created_at(database, campaign_id) or datetime.now(UTC)
 
 
 def _version() -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from langgraph.graph import START, StateGraph
+from langgraph.graph import END, START, StateGraph
 
 from configs.settings import PerturbSettings
 from graphs.cast import Cast
@@ -12,16 +12,19 @@ from graphs.state import DialogueState
 
 def build_dialogue_graph(cast: Cast, perturb: PerturbSettings | None = None) -> Any:
     """A compiled graph over `DialogueState`. Nodes stand in it only where `perturb` asks for them."""
+    alters = perturb is not None and perturb.altered_by == "perturbation"
+    verifies = perturb is not None and perturb.verify
+    answering = ("perturb", "assistant") if alters else ("assistant",)
+    after_answer = ("verify", "user", END) if verifies else ("user", END)
+
     graph = StateGraph(DialogueState)
-    speakers = ["user", "assistant"]
-    graph.add_node("user", user_node(cast, perturb))
-    if perturb and perturb.altered_by == "perturbation":
-        graph.add_node("perturb", perturb_node(cast))
-        speakers.append("perturb")
-    graph.add_node("assistant", assistant_node(cast, perturb))
-    if perturb and perturb.verify:
-        graph.add_node("verify", verify_node(cast))
-    graph.add_conditional_edges(START, first_speaker(perturb), speakers)
+    graph.add_conditional_edges(START, first_speaker(perturb), ["user", *answering])
+    graph.add_node("user", user_node(cast, perturb), destinations=(*answering, END))
+    if alters:
+        graph.add_node("perturb", perturb_node(cast), destinations=("assistant", END))
+    graph.add_node("assistant", assistant_node(cast, perturb), destinations=after_answer)
+    if verifies:
+        graph.add_node("verify", verify_node(cast), destinations=("user", END))
     return graph.compile()
 
 
