@@ -29,6 +29,10 @@ class RehearsalError(DescantError):
     """Raised here: a request that the rehearsal cannot take, such as an unknown model or a rate above 1."""
 
 
+class UnknownModelError(RehearsalError):
+    """Raised here: a model name after `rehearsal/` that stands for nothing."""
+
+
 class Completion(NamedTuple):
     """An answer, with words for tokens."""
 
@@ -73,7 +77,7 @@ def complete(model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapp
 def _behaviour(model: str, parameters: Mapping[str, Any]) -> Behaviour:
     preset = MODELS.get(model)
     if preset is None:
-        raise RehearsalError(
+        raise UnknownModelError(
             f"unknown rehearsal model {model!r}: the models are {', '.join(PREFIX + m for m in MODELS)}"
         )
     given = {name: parameters[name] for name in Behaviour.model_fields if parameters.get(name) is not None}

@@ -10,14 +10,13 @@ from random import Random
 from store.records import Message
 
 WORD = re.compile(r"[^\W\d_]{4,}")
-COMMON = frozenset(
-    """
-    about above after also another answer because been before being below between both cannot could does each else even
-    every first from give have here into just know last like make many more most much must need only other over please
-    same shall should some such tell than that their them then there these they this those through under upon very want
-    well were what when where which while will with would write your
-    """.split()
-)
+COMMON_WORDS = """
+about above after also another answer because been before being below between both cannot could does each else even
+every first from give have here into just know last like make many more most much must need only other over please
+same shall should some such tell than that their them then there these they this those through under upon very want
+well were what when where which while will with would write your
+"""
+COMMON = frozenset(COMMON_WORDS.split())
 ANGLES = ("history", "price", "origin", "name", "opposite", "colour", "owner", "purpose")
 FOLLOW_UPS = (
     "Tell me more about the {word}.",
