@@ -230,12 +230,15 @@ def _reset(request: Request) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), backlog=2048)
+        listening = socket.create_server((host, port), backlog=2048)
     except socket.gaierror as error:
         raise ServerError(f"unknown host {host!r}: choose another --host") from error
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
         raise ServerError(f"cannot listen on {host}:{port} ({reason}): choose another --port or --host") from error
+    # asyncio leaves Nagle's algorithm on for a socket made this way, and each answer would wait 40 ms; connections inherit
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _uvicorn(server: Server) -> uvicorn.Server:
