@@ -90,7 +90,14 @@ def save_model(folder: Path, model: Any, tokenizer: Any, card: dict[str, Any]) -
 
 
 def save_checkpoint(
-    out: Path, step: int, model: Any, tokenizer: Any, optimizer: torch.optim.Optimizer, card: dict[str, Any], *, keep: int
+    out: Path,
+    step: int,
+    model: Any,
+    tokenizer: Any,
+    optimizer: torch.optim.Optimizer,
+    card: dict[str, Any],
+    *,
+    keep: int,
 ) -> Path:
     """A checkpoint after `step` steps; older ones than the newest `keep` are removed once it stands."""
     folder = out / "checkpoints" / f"step-{step:08d}"

@@ -4,6 +4,7 @@ A pair with a side longer than `max_length` is dropped and counted, never trunca
 turns that differ. Splits come with the pairs. Knows nothing of models or losses.
 """
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 from configs.fit_settings import PairSettings
 from store.identity import chance, content_hash
-from store.records import PreferencePair
+from store.records import Message, PreferencePair
 from train.errors import TrainError
 from train.tokenizer import answer_ends, encode, fold_system
 
@@ -61,8 +62,12 @@ def read_pairs(source: str, *, campaign: str | None = None, method: str | None =
         pairs = [pair for file in files for pair in read_preference_file(file)]
         pairs = [pair for pair in pairs if method is None or pair.method == method]
     if not pairs:
-        wanted = " and ".join(f"{name} {value!r}" for name, value in (("campaign", campaign), ("method", method)) if value)
-        raise TrainError(f"no preference pairs in {source!r}" + (f" of {wanted}" if wanted else "; make some with descant run"))
+        wanted = " and ".join(
+            f"{name} {value!r}" for name, value in (("campaign", campaign), ("method", method)) if value
+        )
+        raise TrainError(
+            f"no preference pairs in {source!r}" + (f" of {wanted}" if wanted else "; make some with descant run")
+        )
     return sorted(pairs, key=lambda pair: pair.pair_id)
 
 
@@ -70,6 +75,59 @@ def pairs_of(settings: PairSettings) -> list[PreferencePair]:
     if settings.path is None:
         raise TrainError("no data is named: set data.path, or name a corpus with --db")
     return read_pairs(settings.path, campaign=settings.campaign, method=settings.method)
+
+
+def read_conversations(source: str) -> list[tuple[str, tuple[Message, ...]]]:
+    """Conversations with their ids: a corpus's dialogues, a JSONL file's `messages` (its lines' `id`, or their number), or a
+    preference file's sides (`PAIR/chosen`, `PAIR/rejected`).
+
+    Raises:
+        TrainError: no such file, nothing in it, or a line that is no conversation.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise TrainError(f"no file {source!r}: name a corpus, a JSONL file of conversations or a preference file")
+    if is_corpus(path):
+        from store.database import query
+        from store.queries import messages_of
+
+        rows = query(path, "SELECT dialogue_id, messages FROM transcripts WHERE status = 'done' ORDER BY dialogue_id")
+        found = [(row["dialogue_id"], messages_of(row["messages"])) for row in rows]
+    elif path.suffix == ".jsonl" and _holds_messages(path):
+        found = [_conversation(line, number) for number, line in _numbered_lines(path)]
+    else:
+        found = [
+            (f"{pair.pair_id}/{side}", conversation)
+            for pair in read_pairs(source)
+            for side, conversation in (("chosen", pair.chosen), ("rejected", pair.rejected))
+        ]
+    if not found:
+        raise TrainError(f"no conversations in {source!r}")
+    return found
+
+
+def _numbered_lines(path: Path) -> list[tuple[int, str]]:
+    lines = path.read_text("utf-8").splitlines()
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _holds_messages(path: Path) -> bool:
+    lines = _numbered_lines(path)
+    try:
+        return bool(lines) and "messages" in json.loads(lines[0][1])
+    except json.JSONDecodeError as error:
+        raise TrainError(f"{str(path)!r} line {lines[0][0]}: not JSON ({error.msg})") from error
+
+
+def _conversation(line: str, number: int) -> tuple[str, tuple[Message, ...]]:
+    try:
+        row = json.loads(line)
+        messages = tuple(Message.model_validate(message) for message in row["messages"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainError(
+            f"line {number}: not a conversation: a line holds a list `messages` of objects with `role` and `content`"
+        ) from error
+    return str(row.get("id", number)), messages
 
 
 def is_corpus(path: Path) -> bool:
@@ -130,14 +188,14 @@ def encode_pairs(
                 strict=False,  # the shorter side's answers count; the last tokens are compared in any case
             )
             ends = [end for end in list(answers)[pair.first_divergent_turn - 1 :] if end != last] + [last]
-        encoded.append(
-            EncodedPair(pair.pair_id, chosen_ids, rejected_ids, ends, pair.n_turns, pair.margin or 0.0)
-        )
+        encoded.append(EncodedPair(pair.pair_id, chosen_ids, rejected_ids, ends, pair.n_turns, pair.margin or 0.0))
         kept.append(pair)
     return Encoded(encoded, kept, dict(counts))
 
 
-def data_card(source: str, pairs: Sequence[PreferencePair], encoded: dict[str, Encoded], *, max_length: int) -> dict[str, Any]:
+def data_card(
+    source: str, pairs: Sequence[PreferencePair], encoded: dict[str, Encoded], *, max_length: int
+) -> dict[str, Any]:
     """What was learned from: sources, methods, counts a split, what was dropped and why, and hashes of the texts."""
     return {
         "source": Path(source).name if Path(source).exists() else source,
@@ -145,7 +203,9 @@ def data_card(source: str, pairs: Sequence[PreferencePair], encoded: dict[str, E
         "methods": dict(sorted(Counter(pair.method for pair in pairs).items())),
         "n_turns": {str(n): count for n, count in sorted(Counter(pair.n_turns for pair in pairs).items())},
         "splits": {
-            split: encoded[split].counts | {"hash": pairs_hash(encoded[split].kept)} if split in encoded else {"pairs": n}
+            split: encoded[split].counts | {"hash": pairs_hash(encoded[split].kept)}
+            if split in encoded
+            else {"pairs": n}
             for split, n in sorted(Counter(pair.split for pair in pairs).items())
         },
         "chosen_is_longer": round(

@@ -19,4 +19,6 @@ def require_extra() -> None:
     """Raise a TrainError when the packages of the `train` extra are not installed."""
     for package in ("numpy", "torch", "transformers", "tokenizers", "safetensors", "sklearn", "scipy", "matplotlib"):
         if find_spec(package) is None:
-            raise TrainError(f"{package} is not installed, which training and scoring need: pip install 'descant[train]'")
+            raise TrainError(
+                f"{package} is not installed, which training and scoring need: pip install 'descant[train]'"
+            )

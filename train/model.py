@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, Gemma2Config, Gemma2ForSequenceClassification
+from transformers.utils import logging
 
 from configs.fit_settings import TinySettings
 from train.errors import TrainError
@@ -26,6 +27,7 @@ SMALL = 20_000_000  # parameters; below it a second thread costs more than it br
 
 def tiny_model(shape: TinySettings, tokenizer: Any, *, max_length: int, random_seed: int) -> Any:
     """A Gemma-2 reward model with random weights, drawn from `random_seed` alone."""
+    _quiet()
     config = Gemma2Config(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden_size,
@@ -54,6 +56,7 @@ def tiny_model(shape: TinySettings, tokenizer: Any, *, max_length: int, random_s
 
 def load_model(source: str | Path, tokenizer: Any, *, random_seed: int = 0) -> Any:
     """A reward model in fp32 from a folder or Hugging Face id; a model without a head gets a random one."""
+    _quiet()
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(random_seed)
@@ -67,6 +70,12 @@ def load_model(source: str | Path, tokenizer: Any, *, random_seed: int = 0) -> A
     for parameter in model.parameters():  # out of the mapped file: its alignment could change the last bit of a sum
         parameter.data = parameter.data.clone()
     return model
+
+
+def _quiet() -> None:
+    """No bars and notes of transformers between ours, such as that a chat model has no reward head yet."""
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def pad_right(sequences: Sequence[Sequence[int]], pad_token_id: int, device: torch.device | None = None) -> Tensor:

@@ -97,7 +97,9 @@ def learning_rate_at(step: int, steps: int, settings: RewardFitSettings) -> floa
     if step <= warmup:
         return settings.learning_rate * step / warmup
     done = (step - warmup - 1) / max(1, steps - warmup)
-    factor = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[settings.schedule]
+    factor = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[
+        settings.schedule
+    ]
     return settings.learning_rate * factor
 
 
@@ -168,7 +170,9 @@ def fit_reward(
             for split, of_split in by_split.items()
         }
         if not encoded["train"].pairs:
-            raise TrainError(f"all {len(by_split['train'])} training pairs are longer than max_length {settings.max_length}: raise it")
+            raise TrainError(
+                f"all {len(by_split['train'])} training pairs are longer than max_length {settings.max_length}: raise it"
+            )
         card = data_card(settings.data.path or "given", all_pairs, encoded, max_length=settings.max_length)
         write_json(out / "data_card.json", card)
 
@@ -198,7 +202,7 @@ def fit_reward(
             keep("failed", curves(fit_id, out / "metrics.jsonl"))
             raise
         keep("done", curves(fit_id, out / "metrics.jsonl"))
-        found = {
+        found: dict[str, Any] = {
             "fit_id": fit_id,
             "steps": steps,
             "seconds": round(time.monotonic() - started, 3),
@@ -226,7 +230,9 @@ def _model_and_tokenizer(
     model = load_model(source, tokenizer, random_seed=settings.random_seed)
     positions = int(model.config.max_position_embeddings)
     if settings.max_length > positions:
-        raise TrainError(f"max_length {settings.max_length} is more than the {positions} positions of {settings.model!r}")
+        raise TrainError(
+            f"max_length {settings.max_length} is more than the {positions} positions of {settings.model!r}"
+        )
     tokenizer.model_max_length = settings.max_length
     return model, tokenizer
 
@@ -279,7 +285,13 @@ def _train(
             figures = _step(settings, model, optimizer, batch, tokenizer.pad_token_id, device, step)
             seconds = time.perf_counter() - began
             tokens = sum(len(pair.chosen) + len(pair.rejected) for pair in batch)
-            line = {"step": step, **figures, "learning_rate": learning_rate, "tokens": tokens, "seconds": round(seconds, 5)}
+            line = {
+                "step": step,
+                **figures,
+                "learning_rate": learning_rate,
+                "tokens": tokens,
+                "seconds": round(seconds, 5),
+            }
             last = step == steps
             if last or (settings.evaluate_every and step % settings.evaluate_every == 0):
                 validation = _validate(model, encoded["validation"].pairs, tokenizer.pad_token_id, device)
@@ -294,9 +306,7 @@ def _train(
             if last:
                 save_model(out / "model", model, tokenizer, origin | {"step": step})
             elif step % settings.checkpoint_every == 0:
-                save_checkpoint(
-                    out, step, model, tokenizer, optimizer, origin | {"step": step}, keep=settings.keep
-                )
+                save_checkpoint(out, step, model, tokenizer, optimizer, origin | {"step": step}, keep=settings.keep)
     return steps, validation
 
 

@@ -2,17 +2,20 @@
 
 A reward depends on the conversation alone: batches are padded on the right and read at the last real token, so that
 neither the batch nor the padding side changes it beyond the noise of floating point. Nothing is truncated.
-Knows nothing of pairs or of the corpus.
+Knows nothing of pairs.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from store.records import Message
+from store.identity import content_hash
+from store.identity import fit_id as fit_identity
+from store.records import Fit, Message, Metric, Score
 from train.errors import TrainError
 from train.model import device_of, fitting_threads, load_model, pad_right, rewards
 from train.tokenizer import encode, load_tokenizer
@@ -26,10 +29,19 @@ class Scorer(NamedTuple):
     model: Any
     tokenizer: Any
     device: torch.device
+    name: str
     max_length: int
     """Tokens; the tokenizer's limit or the model's, whichever is less."""
     card: dict[str, Any]
     """`descant.json` of a model of ours; empty for others."""
+
+    @property
+    def fit_id(self) -> str:
+        """The fit that the model came from; for a model that is not ours, a hash of its shape and its head."""
+        if "fit_id" in self.card:
+            return str(self.card["fit_id"])
+        head = content_hash(self.model.score.weight.detach().flatten().tolist())
+        return fit_identity(self.name, "reward", {"shape": self.model.config.to_diff_dict(), "head": head})
 
     def encode(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
         return encode(self.tokenizer, conversations)
@@ -37,7 +49,11 @@ class Scorer(NamedTuple):
     def score_tokens(self, sequences: Sequence[Sequence[int]], *, batch_size: int = 32) -> list[float]:
         with fitting_threads(self.model, self.device):
             return score_tokens(
-                self.model, sequences, pad_token_id=self.tokenizer.pad_token_id, device=self.device, batch_size=batch_size
+                self.model,
+                sequences,
+                pad_token_id=self.tokenizer.pad_token_id,
+                device=self.device,
+                batch_size=batch_size,
             )
 
     def score(self, conversations: Sequence[Sequence[Message]], *, batch_size: int = 32) -> list[float]:
@@ -65,13 +81,15 @@ def load_scorer(model_dir: str | Path, *, device: str = "auto") -> Scorer:
     tokenizer = load_tokenizer(source)
     model = load_model(source, tokenizer)
     where = device_of(device)
-    card = Path(source) / "descant.json"
+    path = Path(source) / "descant.json"
+    card = json.loads(path.read_text("utf-8")) if path.exists() else {}
     return Scorer(
-        model.to(where).eval(),
-        tokenizer,
-        where,
-        min(int(tokenizer.model_max_length), int(model.config.max_position_embeddings)),
-        json.loads(card.read_text("utf-8")) if card.exists() else {},
+        model=model.to(where).eval(),
+        tokenizer=tokenizer,
+        device=where,
+        name=str(card.get("name") or Path(model_dir).name),
+        max_length=min(int(tokenizer.model_max_length), int(model.config.max_position_embeddings)),
+        card=card,
     )
 
 
@@ -109,3 +127,38 @@ def score_tokens(
             found[place] = reward
         start += size
     return found
+
+
+def keep_scores(corpus: Path, scorer: Scorer, rewards: Mapping[str, float]) -> None:
+    """Rewards by dialogue id, into the corpus."""
+    from store.writer import write_through
+
+    scores = [Score(fit_id=scorer.fit_id, dialogue_id=key, reward=reward) for key, reward in rewards.items()]
+    write_through(corpus, [*_unknown_fit(corpus, scorer), *scores])
+
+
+def keep_metrics(corpus: Path, scorer: Scorer, metrics: Sequence[Metric]) -> None:
+    """Figures of an evaluation, into the corpus."""
+    from store.writer import write_through
+
+    write_through(corpus, [*_unknown_fit(corpus, scorer), *metrics])
+
+
+def _unknown_fit(corpus: Path, scorer: Scorer) -> list[Fit]:
+    """A row for a model that was not trained in this corpus, so that its figures belong to something."""
+    from store.database import query
+
+    if corpus.exists() and query(corpus, "SELECT 1 FROM fits WHERE fit_id = ?", [scorer.fit_id]):
+        return []
+    return [
+        Fit(
+            fit_id=scorer.fit_id,
+            name=scorer.name,
+            objective="reward",
+            config={},
+            data_card={},
+            checkpoint=str(scorer.model.config.name_or_path),
+            status="done",
+            created_at=datetime.now(UTC),
+        )
+    ]

@@ -39,10 +39,10 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, max_length: int) -
     A word has one token at the start of a line and in its middle, since each line gets a leading space.
     """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex("\n"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=True)]
     )
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(
         # The template's own words, so that a turn's opening costs few tokens however small the vocabulary is.
         [*texts, *["user\n", "model\n"] * 8],
@@ -53,7 +53,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, max_length: int) -
             show_progress=False,
         ),
     )
-    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+    tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", tokenizer.token_to_id("<bos>"))]
     )
     return PreTrainedTokenizerFast(
@@ -76,7 +76,9 @@ def load_tokenizer(model: str) -> Any:
     except (OSError, ValueError) as error:
         raise TrainError(f"no tokenizer in {model!r}: {_first_line(error)}") from error
     if not tokenizer.chat_template:
-        raise TrainError(f"the tokenizer of {model!r} has no chat template: take a chat model, such as google/gemma-2-9b-it")
+        raise TrainError(
+            f"the tokenizer of {model!r} has no chat template: take a chat model, such as google/gemma-2-9b-it"
+        )
     return tokenizer
 
 

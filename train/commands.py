@@ -1,0 +1,171 @@
+"""The verbs of this floor: `fit`, `score`, `evaluate`. Parses, builds, calls one function, prints."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def fit() -> None:
+    """Train a model; the same command goes on where it was killed."""
+
+
+@fit.command("reward")
+@click.argument("config")
+@click.option(
+    "--db",
+    metavar="FILE",
+    help="The corpus: read from unless the config's data.path says otherwise, and the fit is kept there.",
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. --set steps=500."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+def fit_reward_command(config: str, db: str | None, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+    """Train a reward model on preference pairs of whole conversations.
+
+    CONFIG is a YAML file or the name of a preset.
+    """
+    from configs.fit_settings import RewardFitSettings
+    from configs.load import load
+    from train.errors import require_extra
+
+    settings = load(config, RewardFitSettings, overrides=overrides, folder="fit")
+    require_extra()
+    from train.progress import StderrProgress
+    from train.reward import fit_reward
+
+    if settings.data.path is None:
+        data = settings.data.model_copy(update={"path": db or "corpus.duckdb"})
+        settings = settings.model_copy(update={"data": data})
+    with StderrProgress(settings.name) as progress:
+        result = fit_reward(settings, progress=None if quiet else progress, corpus=Path(db) if db else None)
+    if as_json:
+        click.echo(json.dumps(result._asdict() | {"model_dir": str(result.model_dir)}, indent=1))
+        return
+    counts = result.data_card["splits"]["train"]
+    if result.already_done:
+        click.echo(f"{settings.name} is done already ({result.fit_id}): {result.steps} steps, nothing was trained.")
+    else:
+        click.echo(f"{settings.name} ({result.fit_id}): {result.steps} steps in {result.seconds:.0f} s.")
+    click.echo(
+        f"Train pairs: {counts['kept']} kept, {counts['dropped']} dropped as too long "
+        f"(chosen {counts['chosen_too_long']}, rejected {counts['rejected_too_long']}), {counts['equal']} with equal sides."
+    )
+    if result.validation_accuracy is not None:
+        n = result.data_card["splits"]["validation"]["kept"]
+        click.echo(f"Validation accuracy: {result.validation_accuracy:.3f} on {n} pairs.")
+    click.echo(f"Model: {result.model_dir}")
+
+
+@click.command()
+@click.argument("input_path", metavar="INPUT")
+@click.option(
+    "--model", "model_dir", required=True, metavar="DIR", help="A fit's folder, a Hugging Face folder or an id."
+)
+@click.option("--db", metavar="FILE", help="Keep the scores in this corpus; INPUT itself when it is one.")
+@click.option("--out", metavar="FILE", help="Write the scores here as JSONL, in place of stdout.")
+@click.option("--engine", type=click.Choice(["torch"]), default="torch", show_default=True, help="What computes.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Conversations at once.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def score(
+    input_path: str, model_dir: str, db: str | None, out: str | None, engine: str, batch_size: int, device: str
+) -> None:
+    """Give every conversation of INPUT its reward.
+
+    INPUT is a corpus (its dialogues), a JSONL file with a list `messages` a line, or a preference file.
+    """
+    from train.errors import TrainError, require_extra
+
+    require_extra()
+    from train.data import is_corpus, read_conversations
+    from train.score import keep_scores, load_scorer
+
+    del engine  # torch is the only one so far
+    conversations = read_conversations(input_path)
+    scorer = load_scorer(model_dir, device=device)
+    tokens = scorer.encode([messages for _, messages in conversations])
+    fits = [place for place, sequence in enumerate(tokens) if len(sequence) <= scorer.max_length]
+    rewards = scorer.score_tokens([tokens[place] for place in fits], batch_size=batch_size)
+    scored = {conversations[place][0]: reward for place, reward in zip(fits, rewards, strict=True)}
+    corpus = db or (input_path if is_corpus(Path(input_path)) else None)
+    if corpus:
+        keep_scores(Path(corpus), scorer, scored)
+    if out or not corpus:
+        lines = "".join(json.dumps({"id": key, "reward": reward}) + "\n" for key, reward in scored.items())
+        try:
+            Path(out).write_text(lines, encoding="utf-8") if out else click.echo(lines, nl=False)
+        except OSError as error:
+            raise TrainError(f"cannot write {out!r}: {error.strerror}") from error
+    dropped = len(conversations) - len(scored)
+    note = f"{len(scored)} conversations scored by {scorer.fit_id}"
+    note += f", {dropped} left out: longer than the model's {scorer.max_length} tokens" if dropped else ""
+    click.echo(note, err=not (corpus or out))
+
+
+@click.group()
+def evaluate() -> None:
+    """Measure a trained model."""
+
+
+@evaluate.command("pairs")
+@click.option(
+    "--model", "model_dir", required=True, metavar="DIR", help="A fit's folder, a Hugging Face folder or an id."
+)
+@click.option(
+    "--db", metavar="FILE", help="The corpus: read from unless --data is given, and the figures are kept there."
+)
+@click.option("--data", metavar="FILE", help="A preference file or a Hugging Face dataset's id.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option("--campaign", metavar="ID", help="Only pairs of this campaign (id or name).")
+@click.option("--method", help="Only pairs made by this method.")
+@click.option(
+    "--plot", "plots", multiple=True, metavar="FILE", help="Draw the figures too: a .png or .svg; repeatable."
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Conversations at once.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def evaluate_pairs_command(
+    model_dir: str,
+    db: str | None,
+    data: str | None,
+    split: str,
+    campaign: str | None,
+    method: str | None,
+    plots: tuple[str, ...],
+    batch_size: int,
+    as_json: bool,
+) -> None:
+    """Accuracy on held-out pairs, beside baselines that need no model."""
+    from train.errors import TrainError, require_extra
+
+    require_extra()
+    for plot in plots:
+        if Path(plot).suffix not in (".png", ".svg"):
+            raise TrainError(f"--plot {plot!r}: name a .png or .svg file")
+    from train.data import is_corpus, read_pairs
+    from train.evaluate import evaluate_pairs
+    from train.score import keep_metrics, load_scorer
+
+    source = data or db or "corpus.duckdb"
+    pairs = read_pairs(source, campaign=campaign, method=method)
+    scorer = load_scorer(model_dir)
+    evaluation = evaluate_pairs(
+        [pair for pair in pairs if pair.split == split],
+        scorer,
+        train_pairs=[pair for pair in pairs if pair.split == "train"],
+        split=split,
+        batch_size=batch_size,
+    )
+    corpus = db or (source if is_corpus(Path(source)) else None)
+    if corpus:
+        keep_metrics(Path(corpus), scorer, evaluation.metrics(scorer.fit_id, step=int(scorer.card.get("step", 0))))
+    if plots:
+        from train.plot import plot_evaluation
+
+        plot_evaluation(evaluation, *map(Path, plots), title=f"{scorer.name}: which conversation is better?")
+    click.echo(evaluation.to_json() if as_json else evaluation.to_table())
+
+
+COMMANDS = [fit, score, evaluate]

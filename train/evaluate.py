@@ -1,0 +1,237 @@
+"""How often a reward model prefers the chosen conversation of held-out pairs, beside what needs no model at all.
+
+Accuracy is the share of pairs with reward(chosen) > reward(rejected); a tie counts as half a win. Intervals are
+Wilson's, at 95 %. The null baselines see the same pairs: `longer` and `shorter` prefer the conversation with more or
+fewer characters; `bag_of_words` is a logistic model on the difference of word counts, fitted on the train split.
+A pair with a side longer than the model's limit is dropped and counted, for everyone.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import norm
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from store.records import Metric, PreferencePair
+from train.data import characters
+from train.errors import TrainError
+
+MODEL = "reward_model"
+BASELINES = ("longer", "shorter", "bag_of_words")
+Preference = Sequence[float]
+"""For each pair how much chosen is preferred; 0 is a tie."""
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
+
+
+class Accuracy(NamedTuple):
+    """One predictor on one slice of the pairs."""
+
+    predictor: str
+    slice: str
+    """`all`, `n_turns=3`, `first_divergent_turn=2`."""
+    value: float
+    low: float
+    high: float
+    n: int
+    ties: int
+
+
+class Evaluation(NamedTuple):
+    """Every predictor on every slice, and what was left out."""
+
+    split: str
+    rows: list[Accuracy]
+    dropped: int
+    """Pairs with a side longer than the model's limit."""
+    equal: int
+    """Pairs with two equal sides; they count as ties."""
+
+    def of(self, predictor: str = MODEL, slice: str = "all") -> Accuracy:
+        return next(row for row in self.rows if (row.predictor, row.slice) == (predictor, slice))
+
+    def predictors(self) -> list[str]:
+        return list(dict.fromkeys(row.predictor for row in self.rows))
+
+    def slices(self) -> list[str]:
+        return list(dict.fromkeys(row.slice for row in self.rows))
+
+    def beats_baselines(self) -> bool:
+        """Whether the model's interval lies above every baseline's, on all pairs."""
+        return all(self.of().low > self.of(name).high for name in self.predictors() if name != MODEL)
+
+    def metrics(self, fit_id: str, *, step: int = 0) -> list[Metric]:
+        """Rows for the corpus: `test_accuracy` for the model, `test_accuracy_longer` and so on for the baselines."""
+        return [
+            Metric(
+                fit_id=fit_id,
+                name=f"{self.split}_accuracy" + ("" if row.predictor == MODEL else f"_{row.predictor}"),
+                slice=row.slice,
+                value=row.value,
+                low=row.low,
+                high=row.high,
+                n=row.n,
+                step=step,
+            )
+            for row in self.rows
+        ]
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "split": self.split,
+                "interval": "Wilson, 95 %",
+                "ties": "half a win",
+                "dropped": self.dropped,
+                "equal": self.equal,
+                "rows": [row._asdict() for row in self.rows],
+            },
+            indent=1,
+        )
+
+    def to_table(self) -> str:
+        """Plain text: slices down, predictors across."""
+        names = self.predictors()
+        header = ["", "pairs", *[name.replace("_", " ") for name in names]]
+        lines = [
+            [label(part), str(self.of(names[0], part).n), *[_cell(self.of(name, part)) for name in names]]
+            for part in self.slices()
+        ]
+        widths = [max(len(line[column]) for line in [header, *lines]) for column in range(len(header))]
+        shown = [
+            "  ".join(
+                cell.ljust(width) if not column else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in [header, *lines]
+        ]
+        notes = [f"Accuracy on the {self.split} split with Wilson's 95 % interval; a tie counts as half."]
+        if self.dropped:
+            notes.append(f"{self.dropped} pairs dropped: a side is longer than the model's limit.")
+        if self.equal:
+            notes.append(f"{self.equal} pairs have equal sides.")
+        return "\n".join([*[line.rstrip() for line in shown], *notes])
+
+
+def label(part: str) -> str:
+    """A slice as people read it."""
+    if part.startswith("n_turns="):
+        turns = part.removeprefix("n_turns=")
+        return f"{turns} turn" + ("" if turns == "1" else "s")
+    if part.startswith("first_divergent_turn="):
+        return f"first differs in turn {part.removeprefix('first_divergent_turn=')}"
+    return part
+
+
+def _cell(row: Accuracy) -> str:
+    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+
+
+def wilson(wins: float, n: int, *, confidence: float = 0.95) -> Interval:
+    """Wilson's interval of a share (Wilson 1927); `wins` may hold halves."""
+    if n == 0:
+        raise TrainError("no pairs to evaluate on")
+    z = float(norm.ppf(0.5 + confidence / 2))
+    share = wins / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
+    return Interval(
+        max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+    )  # rounding must not put the share outside
+
+
+def evaluate_pairs(
+    pairs: Sequence[PreferencePair],
+    scorer: Any,
+    *,
+    train_pairs: Sequence[PreferencePair] = (),
+    split: str = "test",
+    batch_size: int = 32,
+) -> Evaluation:
+    """A reward model against the null baselines on the same pairs.
+
+    Args:
+        pairs: the held-out pairs, already restricted to `split`.
+        scorer: a `train.score.Scorer`.
+        train_pairs: what `bag_of_words` is fitted on; without any it is left out.
+
+    Raises:
+        TrainError: no pairs, or all of them too long.
+    """
+    if not pairs:
+        raise TrainError(f"no pairs in the {split} split: take more seeds, or another --split")
+    chosen = scorer.encode([pair.chosen for pair in pairs])
+    rejected = scorer.encode([pair.rejected for pair in pairs])
+    fits = [place for place in range(len(pairs)) if max(len(chosen[place]), len(rejected[place])) <= scorer.max_length]
+    if not fits:
+        raise TrainError(f"all {len(pairs)} pairs are longer than the model's {scorer.max_length} tokens")
+    kept = [pairs[place] for place in fits]
+    found = scorer.score_tokens(
+        [chosen[place] for place in fits] + [rejected[place] for place in fits], batch_size=batch_size
+    )
+    preferences: dict[str, Preference] = {
+        MODEL: [a - b for a, b in zip(found[: len(kept)], found[len(kept) :], strict=True)],
+        **null_preferences(kept, train_pairs),
+    }
+    return Evaluation(
+        split=split,
+        rows=accuracies(kept, preferences),
+        dropped=len(pairs) - len(kept),
+        equal=sum(pair.chosen == pair.rejected for pair in kept),
+    )
+
+
+def accuracies(pairs: Sequence[PreferencePair], preferences: dict[str, Preference]) -> list[Accuracy]:
+    """Every predictor on all pairs, by number of turns and by turn of the first difference."""
+    slices: list[tuple[str, Callable[[PreferencePair], bool]]] = [("all", lambda _: True)]
+    slices += [(f"n_turns={n}", lambda p, n=n: p.n_turns == n) for n in sorted({p.n_turns for p in pairs})]  # type: ignore[misc]
+    slices += [
+        (f"first_divergent_turn={n}", lambda p, n=n: p.first_divergent_turn == n)  # type: ignore[misc]
+        for n in sorted({p.first_divergent_turn for p in pairs})
+    ]
+    rows = []
+    for name, belongs in slices:
+        places = [place for place, pair in enumerate(pairs) if belongs(pair)]
+        for predictor, preference in preferences.items():
+            few = [preference[place] for place in places]
+            ties = sum(value == 0 for value in few)
+            wins = sum(value > 0 for value in few) + 0.5 * ties
+            rows.append(Accuracy(predictor, name, wins / len(few), *wilson(wins, len(few)), len(few), ties))
+    return rows
+
+
+def null_preferences(pairs: Sequence[PreferencePair], train_pairs: Sequence[PreferencePair]) -> dict[str, Preference]:
+    """What the baselines make of the pairs; `bag_of_words` only with train pairs."""
+    longer = [float(characters(pair.chosen) - characters(pair.rejected)) for pair in pairs]
+    found: dict[str, Preference] = {"longer": longer, "shorter": [-value for value in longer]}
+    if train_pairs:
+        found["bag_of_words"] = bag_of_words(train_pairs, pairs)
+    return found
+
+
+def bag_of_words(train_pairs: Sequence[PreferencePair], pairs: Sequence[PreferencePair]) -> list[float]:
+    """A logistic model without intercept on word counts of chosen minus rejected, fitted on `train_pairs`."""
+    vectorizer = CountVectorizer(token_pattern=r"(?u)\b\w+\b")
+    vectorizer.fit([text for pair in train_pairs for text in (_text(pair.chosen), _text(pair.rejected))])
+
+    def differences(of: Sequence[PreferencePair]) -> Any:
+        chosen = vectorizer.transform([_text(pair.chosen) for pair in of])
+        return chosen.astype(np.float64) - vectorizer.transform([_text(pair.rejected) for pair in of])
+
+    # Each pair stands once as a win and once, turned round, as a loss: the fit cannot lean on a side.
+    features = differences(train_pairs)
+    from scipy.sparse import vstack
+
+    labels = np.repeat([1, 0], len(train_pairs))
+    model = LogisticRegression(fit_intercept=False, max_iter=1000).fit(vstack([features, -features]), labels)
+    return [float(value) for value in model.decision_function(differences(pairs))]
+
+
+def _text(conversation: Sequence[Any]) -> str:
+    return "\n".join(message.content for message in conversation)

@@ -1,0 +1,57 @@
+"""What a fit shows on stderr while it runs: a bar on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from train.reward import Progress
+
+LINE_EVERY_SECONDS = 10.0
+
+
+class StderrProgress:
+    """A callable for `fit_reward`; shows means over the latest steps."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.console = Console(file=sys.stderr)
+        self.bar = Bar(
+            TextColumn("fit {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self.task = self.bar.add_task(name, total=None, figures="")
+        self.loss = self.accuracy = self.tokens_per_second = 0.0
+        self.seen = 0
+        self.last_line = time.monotonic()
+
+    def __enter__(self) -> "StderrProgress":
+        if self.console.is_terminal:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        self.seen += 1
+        share = max(0.05, 1 / self.seen)  # a mean over about the last 20 steps
+        self.loss += share * (progress.loss - self.loss)
+        self.accuracy += share * (progress.accuracy - self.accuracy)
+        self.tokens_per_second += share * (progress.tokens_per_second - self.tokens_per_second)
+        figures = f"loss {self.loss:.3f}  accuracy {self.accuracy:.3f}  {self.tokens_per_second:,.0f} tokens/s"
+        if self.console.is_terminal:
+            self.bar.update(self.task, completed=progress.step, total=progress.steps, figures=figures)
+        elif time.monotonic() - self.last_line > LINE_EVERY_SECONDS or progress.step == progress.steps:
+            self.last_line = time.monotonic()
+            print(f"fit {self.name}: step {progress.step} of {progress.steps}  {figures}", file=sys.stderr, flush=True)
