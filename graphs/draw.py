@@ -1,0 +1,36 @@
+"""Writes the diagrams of `docs/graphs.md` from the compiled graphs: `python -m graphs.draw > docs/graphs.md`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agents.ledger import Ledger
+from agents.prompts import Prompts
+from configs.settings import CampaignSettings, PerturbSettings
+from graphs.cast import Cast, build_cast
+from graphs.dialogue import build_dialogue_graph
+from graphs.music import build_music_graph
+
+
+def page() -> str:
+    """The whole Markdown page."""
+    sections = "\n".join(f"## {title}\n\n```mermaid\n{_mermaid(graph)}\n```\n" for title, graph in _graphs().items())
+    return f"# The graphs\n\nDrawn from the compiled graphs by `python -m graphs.draw`; a test keeps this page true.\n\n{sections}"
+
+
+def _graphs() -> Mapping[str, Any]:
+    settings = CampaignSettings()
+    cast: Cast = build_cast(settings, Prompts(), Ledger(lambda *_: None))
+    perturb = PerturbSettings(verify=True)
+    return {
+        "`dialogue`, plain: the user simulator and the assistant in turn": build_dialogue_graph(cast),
+        "`dialogue`, perturbed and verified: what the rejected branch of `music` runs": build_dialogue_graph(cast, perturb),
+        "`music`: two branches that live on, then the judges": build_music_graph(cast, perturb, judge_pairs=True),
+    }
+
+
+def _mermaid(graph: Any) -> str:
+    return str(graph.get_graph().draw_mermaid()).strip()
+
+
+if __name__ == "__main__":
+    print(page(), end="")
