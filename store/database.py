@@ -35,18 +35,21 @@ def database_path(path: str | os.PathLike[str]) -> Path:
 
 
 @contextmanager
-def reading(
-    path: str | os.PathLike[str], *, config: Mapping[str, Any] | None = None
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The database, read-only, for the length of a `with` block; keep it short, since nobody writes meanwhile."""
+def reading(path: str | os.PathLike[str], *, settings: Sequence[str] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The database, read-only, for the length of a `with` block; keep it short, since nobody writes meanwhile.
+
+    `settings`: SET statements to run first.
+    """
     file = database_path(path)
-    connection = connect(file, read_only=True, config=config)
+    connection = connect(file, read_only=True)
     try:
         version = check_ours(connection, file)
         if version < len(MIGRATIONS):
             connection.close()
             _upgrade(file)
-            connection = connect(file, read_only=True, config=config)
+            connection = connect(file, read_only=True)
+        for setting in settings:
+            connection.execute(setting)
         yield connection
     finally:
         connection.close()
@@ -67,7 +70,6 @@ def connect(
     *,
     read_only: bool,
     patience_seconds: float = PATIENCE_SECONDS,
-    config: Mapping[str, Any] | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Opens a database that must exist, and waits while another process holds it.
 
@@ -80,7 +82,9 @@ def connect(
     deadline = time.monotonic() + patience_seconds
     while True:
         try:
-            return duckdb.connect(file, read_only=read_only, config=dict(config or {}))
+            connection = duckdb.connect(file, read_only=read_only)
+            connection.execute("SET enable_progress_bar = false")  # it would write on our stdout
+            return connection
         except (duckdb.IOException, duckdb.ConnectionException, duckdb.BinderException) as error:
             if not _is_held(error):
                 raise StoreError(f"{str(file)!r} cannot be opened as a database: {first_line(error)}") from error

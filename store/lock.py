@@ -40,6 +40,17 @@ class Lock:
                 return f"process {pid}"
         return "another process"
 
+    def alive_holder(self) -> int | None:
+        """The process that holds the lock, as far as can be told without touching it; for display only."""
+        try:
+            pid = int(self.path.read_text())
+            os.kill(pid, 0)
+        except PermissionError:
+            return pid
+        except (OSError, ValueError):
+            return None
+        return pid
+
     def release(self) -> None:
         if self._fd is not None:
             self.path.unlink(missing_ok=True)

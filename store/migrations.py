@@ -56,6 +56,7 @@ def _tables(connection: duckdb.DuckDBPyConnection) -> None:
         Column("status", "VARCHAR", "running, paused, done or stopped."),
         Column("created_at", "TIMESTAMP", "First start, UTC."),
         Column("finished_at", "TIMESTAMP", "End of the last run, UTC; null while it runs."),
+        Column("n_seeds", "BIGINT", "Seeds that the last run was given; null when it did not say."),
     )
     _create(
         connection,

@@ -56,6 +56,8 @@ class Campaign(Record):
     status: CampaignStatus
     created_at: datetime
     finished_at: datetime | None = None
+    n_seeds: int | None = None
+    """Seeds that the last run was given; null when it did not say."""
 
 
 class Seed(Record):

@@ -107,7 +107,7 @@ def row_of(line: bytes) -> dict[str, Any]:
     return row
 
 
-def messages_of_list(value: Any, key: str) -> tuple[Message, ...]:
+def conversation_of_list(value: Any, key: str) -> tuple[Message, ...]:
     """A list of {role, content}, checked to be a conversation."""
     return conversation(
         (_text_at(item, "role", f"{key}[{place}]"), _text_at(item, "content", f"{key}[{place}]"))
@@ -162,7 +162,7 @@ class Shape(NamedTuple):
 
 
 def _from_messages(row: dict[str, Any]) -> tuple[Message, ...]:
-    return messages_of_list(_at(row, "messages"), "messages")
+    return conversation_of_list(_at(row, "messages"), "messages")
 
 
 def _from_mtbench(row: dict[str, Any]) -> tuple[Message, ...]:
@@ -185,7 +185,7 @@ def _from_mtbench101(row: dict[str, Any]) -> tuple[Message, ...]:
 
 
 def _from_skywork(row: dict[str, Any]) -> tuple[Message, ...]:
-    return messages_of_list(_at(row, "chosen"), "chosen")
+    return conversation_of_list(_at(row, "chosen"), "chosen")
 
 
 SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant"}

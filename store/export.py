@@ -1,0 +1,227 @@
+"""Preference pairs to and from the files that other tools read. Knows the formats; asks `store.queries` for no more.
+
+An export is the same bytes for the same corpus: ordered by pair_id, no dates, written beside and renamed.
+"""
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from store.database import StoreError, reading
+from store.identity import content_hash, split_of
+from store.records import Message, PreferencePair
+from store.seeds import RowError, conversation_of_list, lines_of, row_of
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+EXPORT_FORMATS = ("skywork", "trl", "trl-explicit")
+SUFFIXES = (".jsonl", ".parquet")
+BATCH_ROWS = 2_000
+
+_WHERE = """
+    FROM preference_pairs
+    WHERE ($split IS NULL OR split = $split) AND ($campaign IS NULL OR campaign_id IN (
+        SELECT campaign_id FROM campaigns WHERE campaign_id = $campaign OR name = $campaign
+    ))
+"""
+_COLUMNS = {
+    "skywork": "chosen, rejected, method AS source",
+    "trl": "chosen, rejected",
+    "trl-explicit": "chosen[:-2] AS prompt, chosen[-1:] AS chosen, rejected[-1:] AS rejected",
+}
+
+
+def export_pairs(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    format: str,
+    *,
+    campaign: str | None = None,
+    split: str | None = None,
+) -> int:
+    """Writes the pairs of a corpus to a JSONL or Parquet file, by its suffix; returns how many.
+
+    Args:
+        campaign: only of this campaign, by id or name.
+        split: only of this split.
+
+    Raises:
+        StoreError: nothing to export, a format that cannot hold these pairs, or a file that cannot be written.
+    """
+    target = Path(out)
+    if format not in EXPORT_FORMATS:
+        raise StoreError(f"no format is called {format!r}: use one of {', '.join(EXPORT_FORMATS)}")
+    if target.suffix not in SUFFIXES:
+        raise StoreError(f"{str(target)!r} should end in {' or '.join(SUFFIXES)}, which says how it is written")
+    parameters = {"campaign": campaign, "split": split}
+    with reading(path) as connection:
+        n_pairs, n_margins = _count(connection, parameters)
+        if not n_pairs:
+            asked = "".join(f", {name} {value!r}" for name, value in parameters.items() if value is not None)
+            raise StoreError(
+                f"there are no pairs to export (in {str(path)!r}{asked}): `descant status` shows what there is"
+            )
+        if format == "trl-explicit":
+            _refuse_early_differences(connection, parameters, n_pairs)
+        columns = _COLUMNS[format] + (", margin" if format != "skywork" and n_margins else "")
+        batches = connection.sql(f"SELECT {columns} {_WHERE} ORDER BY pair_id", params=parameters).to_arrow_reader(
+            BATCH_ROWS
+        )
+        _write(batches, target)
+    return n_pairs
+
+
+def _count(connection: "duckdb.DuckDBPyConnection", parameters: dict[str, str | None]) -> tuple[int, int]:
+    row = connection.execute(f"SELECT count(*), count(margin) {_WHERE}", parameters).fetchone()
+    return (int(row[0]), int(row[1])) if row else (0, 0)
+
+
+def _refuse_early_differences(
+    connection: "duckdb.DuckDBPyConnection", parameters: dict[str, str | None], n_pairs: int
+) -> None:
+    """An explicit prompt is only legal when both sides share all but the last answer: cutting would corrupt pairs."""
+    rows = connection.execute(
+        f"""
+        SELECT pair_id, first_divergent_turn, count(*) OVER () {_WHERE}
+            AND (chosen[:-2] IS DISTINCT FROM rejected[:-2]
+                 OR chosen[-1].role <> 'assistant' OR rejected[-1].role <> 'assistant')
+        ORDER BY pair_id LIMIT 1
+        """,
+        parameters,
+    ).fetchall()
+    for pair_id, first_divergent_turn, count in rows:
+        raise StoreError(
+            f"{count} of {n_pairs} pairs do not share all but the last answer ({pair_id} differs from answer "
+            f"{first_divergent_turn} on): a prompt with two answers cannot hold them; use --format trl or skywork"
+        )
+
+
+def _write(batches: "pa.RecordBatchReader", target: Path) -> None:
+    part = target.with_name(target.name + ".part")
+    try:
+        if target.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            with pq.ParquetWriter(part, batches.schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+        else:
+            with part.open("wb") as handle:
+                for batch in batches:
+                    handle.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in batch.to_pylist())
+        part.replace(target)
+    except OSError as error:
+        raise StoreError(
+            f"{str(target)!r} cannot be written ({error.strerror or error}): choose another place"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+class _Sides(NamedTuple):
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+
+
+def read_preference_file(path: str | os.PathLike[str]) -> list[PreferencePair]:
+    """The pairs of a file in the shapes skywork, trl or trl-explicit (JSONL or Parquet), in its order.
+
+    The split is that of the shared first user turn, as for seeds. Pairs of other tools know no method: it is the
+    row's `method` or `source`, or `imported`.
+
+    Raises:
+        StoreError: the file is missing or empty, or a row is no pair (with its line's number).
+    """
+    file = Path(path)
+    pairs: list[PreferencePair] = []
+    seen: Counter[str] = Counter()
+    for number, line in _rows(file):
+        try:
+            row = line if isinstance(line, dict) else row_of(line)
+            sides = _sides_of(row)
+            pair = _pair_of(row, sides, seen)
+        except RowError as error:
+            raise StoreError(f"{file}:{number}: {error}; mend the row") from None
+        pairs.append(pair)
+    if not pairs:
+        raise StoreError(f"{str(file)!r} holds no pairs: it is empty")
+    return pairs
+
+
+def _rows(file: Path) -> Iterator[tuple[int, bytes | dict[str, Any]]]:
+    if file.suffix != ".parquet":
+        yield from lines_of(file, "preference pairs")
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as parquet:
+            number = 0
+            for batch in parquet.iter_batches(BATCH_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except FileNotFoundError:
+        raise StoreError(f"there is no file {str(file)!r} to read preference pairs from: check the path") from None
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{str(file)!r} cannot be read as Parquet ({str(error).splitlines()[0]})") from error
+
+
+def _sides_of(row: dict[str, Any]) -> _Sides:
+    """Both whole conversations, a shared `prompt` list put before either."""
+    for key in ("chosen", "rejected"):
+        if key not in row:
+            raise RowError(f"the key {key!r} is missing (there are: {', '.join(row) or 'none'})")
+        if not isinstance(row[key], list):
+            raise RowError(f"{key} should be a list of messages with role and content")
+    prompt = row.get("prompt")
+    before = prompt if isinstance(prompt, list) else []
+    sides = _Sides(*(conversation_of_list([*before, *row[key]], key) for key in ("chosen", "rejected")))
+    for key, side in zip(("chosen", "rejected"), sides, strict=True):
+        if side[-1].role != "assistant":
+            raise RowError(f"{key} ends on a {side[-1].role} turn: the last one should be an answer")
+    return sides
+
+
+def _pair_of(row: dict[str, Any], sides: _Sides, seen: Counter[str]) -> PreferencePair:
+    chosen, rejected = sides
+    first_user = [message.role for message in chosen].index("user") + 1
+    if chosen[:first_user] != rejected[:first_user]:
+        raise RowError("chosen and rejected start from different user turns: they are no pair")
+    if chosen == rejected:
+        raise RowError("chosen and rejected are the same conversation: there is nothing to prefer")
+    margin = row.get("margin")
+    if margin is not None and (isinstance(margin, bool) or not isinstance(margin, int | float)):
+        raise RowError(f"margin should be a number, not {margin!r}")
+    text = content_hash(list(chosen), list(rejected))
+    identity = content_hash(text, seen[text])
+    seen[text] += 1
+    return PreferencePair(
+        pair_id=f"pair_{identity}",
+        chosen=chosen,
+        rejected=rejected,
+        split=split_of(chosen[:first_user]),
+        method=next((row[key] for key in ("method", "source") if isinstance(row.get(key), str)), "imported"),
+        n_turns=sum(message.role == "assistant" for message in chosen),
+        first_divergent_turn=first_divergent_turn(chosen, rejected),
+        margin=None if margin is None else float(margin),
+    )
+
+
+def first_divergent_turn(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> int:
+    """Which assistant answer differs first, from 1: the first one that is not the same after the same history."""
+    answers = 0
+    for good, bad in zip(chosen, rejected, strict=False):
+        if good != bad:
+            break
+        answers += good.role == "assistant"
+    return answers + 1

@@ -1,0 +1,219 @@
+"""A stored dialogue, pair, seed, campaign or call, laid out to be read. Knows rich; changes nothing.
+
+In a terminal roles have colours and long lines are wrapped; in a pipe it is plain text, one line a line. Control
+characters in what models wrote are shown as escapes, so that a transcript cannot drive a terminal.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import orjson
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from store.database import query
+from store.queries import resolve_id
+
+ROLE_STYLES = {"system": "magenta", "user": "bold cyan", "assistant": "bold green"}
+PERTURBED_STYLE = "bold red"
+VERDICTS = {"landed": "it landed", "missed": "it missed", "unchecked": "not checked"}
+
+# C0 except tab and newline, DEL, C1, and the marks that turn the direction of text.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+class ShownTurn(NamedTuple):
+    """A turn with what was done to it."""
+
+    turn_id: str
+    role: str
+    content: str
+    kind: str | None
+    altered_instruction: str | None
+    verdict: str | None
+    verdict_source: str | None
+
+
+def neutral(text: str) -> str:
+    """Text that no terminal acts on: control characters as `\\x1b`, Windows line ends as plain ones."""
+    return _CONTROL.sub(_escape, text.replace("\r\n", "\n"))
+
+
+def show(path: str | os.PathLike[str], prefix: str, console: Console) -> None:
+    """Prints what an id, or an unambiguous beginning of one, names."""
+    kind, identity = resolve_id(path, prefix)
+    if kind == "dialogue":
+        _show_dialogue(path, identity, console)
+    elif kind == "pair":
+        _show_pair(path, identity, console)
+    elif kind == "seed":
+        _show_seed(path, identity, console)
+    elif kind == "campaign":
+        _show_campaign(path, identity, console)
+    else:
+        table, column = _PLACES[kind]
+        (row,) = query(path, f"SELECT * FROM {table} WHERE {column} = ?", [identity])
+        _fields(console, row)
+
+
+_PLACES = {
+    "turn": ("turns", "turn_id"),
+    "perturbation": ("perturbations", "perturbation_id"),
+    "call": ("calls", "call_id"),
+    "judgement": ("judgements", "judgement_id"),
+    "fit": ("fits", "fit_id"),
+}
+
+
+def _show_dialogue(path: str | os.PathLike[str], identity: str, console: Console) -> None:
+    (dialogue,) = query(path, "SELECT * EXCLUDE (turn_ids) FROM dialogues WHERE dialogue_id = ?", [identity])
+    _line(console, Text(f"dialogue {identity}", style="bold"))
+    _line(
+        console,
+        Text(
+            f"branch {dialogue['branch']} · trial {dialogue['trial']} · {dialogue['n_turns']} turns · {dialogue['status']}: "
+            f"{dialogue['termination_reason']}"
+        ),
+    )
+    if dialogue["error"]:
+        _line(console, Text(f"error: {neutral(dialogue['error'])}", style="red"))
+    _line(console, Text(f"{dialogue['seed_id']} · {dialogue['campaign_id']}", style="dim"))
+    _turns(console, _path_of(path, identity))
+
+
+def _show_pair(path: str | os.PathLike[str], identity: str, console: Console) -> None:
+    (pair,) = query(path, "SELECT * FROM pairs WHERE pair_id = ?", [identity])
+    chosen, rejected = _path_of(path, pair["chosen_id"]), _path_of(path, pair["rejected_id"])
+    trunk = 0
+    for good, bad in zip(chosen, rejected, strict=False):
+        if good.turn_id != bad.turn_id:
+            break
+        trunk += 1
+    _line(console, Text(f"pair {identity}", style="bold"))
+    judged = f", judges say {pair['judged_label']}" if pair["judged_label"] else ""
+    _line(
+        console,
+        Text(
+            f"method {pair['method']} · split {pair['split']} · differs from answer {pair['first_divergent_turn']} on · "
+            f"{pair['n_contrast_turns']} contrast turns · label by {pair['label_source']}{judged}"
+        ),
+    )
+    _line(console, Text(f"{pair['chosen_id']} · {pair['rejected_id']} · {pair['campaign_id']}", style="dim"))
+    _rule(console, "shared")
+    _turns(console, chosen[:trunk])
+    _rule(console, "chosen")
+    _turns(console, chosen[trunk:])
+    _rule(console, "rejected")
+    _turns(console, rejected[trunk:])
+
+
+def _show_seed(path: str | os.PathLike[str], identity: str, console: Console) -> None:
+    (seed,) = query(path, "SELECT * FROM seeds WHERE seed_id = ?", [identity])
+    _line(console, Text(f"seed {identity}", style="bold"))
+    _line(console, Text(f"source {neutral(seed['source'])} · split {seed['split']}"))
+    _line(console, Text(neutral(seed["metadata"]), style="dim"))
+    _turns(
+        console,
+        [ShownTurn("", message["role"], message["content"], None, None, None, None) for message in seed["messages"]],
+    )
+    dialogues = query(
+        path,
+        "SELECT dialogue_id, branch, trial, status FROM dialogues WHERE seed_id = ? ORDER BY campaign_id, trial, branch",
+        [identity],
+    )
+    _rule(console, f"{len(dialogues)} dialogues")
+    for row in dialogues:
+        _line(console, Text(f"{row['dialogue_id']}  {row['branch']}  trial {row['trial']}  {row['status']}"))
+
+
+def _show_campaign(path: str | os.PathLike[str], identity: str, console: Console) -> None:
+    (stats,) = query(path, "SELECT * FROM campaign_stats WHERE campaign_id = ?", [identity])
+    (campaign,) = query(
+        path, "SELECT config, version, created_at, finished_at FROM campaigns WHERE campaign_id = ?", [identity]
+    )
+    _fields(console, stats | campaign)
+    examples = query(
+        path,
+        "SELECT 'pair' AS kind, pair_id AS id FROM pairs WHERE campaign_id = $1 UNION ALL "
+        "SELECT 'dialogue', dialogue_id FROM dialogues WHERE campaign_id = $1 ORDER BY kind DESC, id LIMIT 3",
+        [identity],
+    )
+    if examples:
+        _rule(console, "to look at")
+        for row in examples:
+            _line(console, Text(f"descant show {row['id']}"))
+
+
+def _path_of(path: str | os.PathLike[str], dialogue_id: str) -> list[ShownTurn]:
+    rows = query(
+        path,
+        """
+        SELECT turns.turn_id, turns.role, turns.content, perturbations.kind, perturbations.altered_instruction,
+            perturbations.verdict, perturbations.verdict_source
+        FROM (
+            SELECT unnest(turn_ids) AS turn_id, generate_subscripts(turn_ids, 1) AS place
+            FROM dialogues WHERE dialogue_id = ?
+        ) JOIN turns USING (turn_id) LEFT JOIN perturbations USING (perturbation_id)
+        ORDER BY place
+        """,
+        [dialogue_id],
+    )
+    return [ShownTurn(**row) for row in rows]
+
+
+def _turns(console: Console, turns: Sequence[ShownTurn]) -> None:
+    for turn in turns:
+        console.print()
+        head = Text(turn.role, style=ROLE_STYLES.get(turn.role, "bold"))
+        if turn.kind is not None:
+            by = f" (by {neutral(turn.verdict_source)})" if turn.verdict_source else ""
+            verdict = VERDICTS.get(turn.verdict or "", turn.verdict or "")
+            head.append(f"  [PERTURBED: {turn.kind}, {verdict}{by}]", style=PERTURBED_STYLE)
+        _line(console, head)
+        if turn.altered_instruction is not None:
+            _block(console, Text(f"answered instead: {neutral(turn.altered_instruction)}", style="italic red"))
+        _block(console, Text(neutral(turn.content)))
+
+
+def _fields(console: Console, row: dict[str, Any]) -> None:
+    for name, value in row.items():
+        if value is None:
+            continue
+        text = neutral(value if isinstance(value, str) else _plain(value))
+        if "\n" in text or len(text) > 90:
+            _line(console, Text(f"{name}:", style="bold"))
+            _block(console, Text(text))
+        else:
+            _line(console, Text.assemble((f"{name}: ", "bold"), text))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode()
+    return str(value)
+
+
+def _rule(console: Console, title: str) -> None:
+    console.print()
+    _line(console, Text(f"──── {title} ────", style="bold yellow"))
+
+
+def _line(console: Console, text: Text) -> None:
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
+def _block(console: Console, text: Text) -> None:
+    """Indented by two columns: wrapped in a terminal, line by line in a pipe."""
+    if console.is_terminal:
+        console.print(Padding(text, (0, 0, 0, 2)))
+        return
+    for line in text.plain.split("\n"):
+        console.print(Text("  " + line), soft_wrap=True)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
