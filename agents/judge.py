@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 from agents.ledger import CallSite
 from agents.llm import LanguageModel, ProviderError
-from agents.prompts import Prompts, transcript
+from agents.prompts import Prompts, defused, transcript
 from agents.protocol import DialogueSoFar
 from agents.structured import read_json
 from store.records import Message
@@ -35,7 +35,7 @@ class Judge:
 
     async def verify(self, dialogue: DialogueSoFar, answer: str) -> Opinion:
         """Whether `answer` fails the dialogue's visible instruction: `landed` if it does, else `missed`."""
-        prompt = self._prompts.render("verify", transcript=transcript(dialogue.messages), answer=answer)
+        prompt = self._prompts.render("verify", transcript=transcript(dialogue.messages), answer=defused(answer))
         site = CallSite(dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth, "judge", "verify", self.index)
         reply = await self._model.complete([Message(role="user", content=prompt)], site)
         try:

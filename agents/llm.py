@@ -8,9 +8,11 @@ Providers are LiteLLM's; `rehearsal/...` is registered with it on first use.
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -27,6 +29,8 @@ FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 60.0
 CHARACTERS_A_TOKEN = 3.0
 """For reservations against a token budget only: low, so that a reservation is rather too large."""
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+CONTENT_FILTER_WORDS = ("content management policy", "content_filter", "content_policy_violation")
 
 
 class ProviderError(DescantError):
@@ -76,13 +80,20 @@ class LanguageModel:
         self.settings = settings
         self._ledger = ledger
         self._redact = redact
-        self._endpoint = endpoint_arguments(settings)
         self._last_success = 0.0
-        self._price = None if ledger.budget.usd is None else price_per_token(settings)
 
     @property
     def name(self) -> str:
         return self.settings.model
+
+    @cached_property
+    def _endpoint(self) -> dict[str, Any]:
+        return endpoint_arguments(self.settings)
+
+    @cached_property
+    def _price(self) -> float | None:
+        """Null without a dollar budget, which alone needs it."""
+        return None if self._ledger.budget.usd is None else price_per_token(self.settings)
 
     async def complete(self, messages: Sequence[Message], site: CallSite) -> Reply:
         """Send one request, or take its answer from the journal if it was paid for before.
@@ -200,7 +211,7 @@ class LanguageModel:
         usage = getattr(response, "usage", None)
         hidden = getattr(response, "_hidden_params", None) or {}
         return Answer(
-            text=self._redact(choice.message.content or ""),
+            text=self._redact(_without_surrogates(choice.message.content or "")),
             finish_reason=choice.finish_reason,
             prompt_tokens=getattr(usage, "prompt_tokens", None),
             completion_tokens=getattr(usage, "completion_tokens", None),
@@ -209,14 +220,14 @@ class LanguageModel:
 
     def _classified(self, error: Exception) -> ProviderError:
         """The provider's exception as one of ours, by class, status and words."""
-        text = self._redact(" ".join(str(getattr(error, "message", None) or error).split()))
+        text = self._redact(_without_surrogates(" ".join(str(getattr(error, "message", None) or error).split())))
         text = text if len(text) <= 400 else text[:399] + "…"
         classes = {cls.__name__ for cls in type(error).__mro__}
         status = getattr(error, "status_code", None)
         model, where = self.settings.model, self.settings.api_base or "the provider"
         if "ContextWindowExceededError" in classes or "maximum context length" in text:
             return ProviderError("context_overflow", text)
-        if "ContentPolicyViolationError" in classes:
+        if "ContentPolicyViolationError" in classes or any(words in text for words in CONTENT_FILTER_WORDS):
             return ProviderError("content_filter", text)
         if classes & {"AuthenticationError", "PermissionDeniedError"} or status in (401, 403):
             return ProviderError("bad_key", f"{where} refused the key for {model!r}: {text}", fatal=True)
@@ -285,6 +296,10 @@ def price_per_token(settings: ModelSettings) -> float:
     litellm = load_litellm()
     if settings.model.startswith("rehearsal/"):
         return 0.0
+    own = [settings.params.get(name) for name in ("input_cost_per_token", "output_cost_per_token")]
+    prices = [float(price) for price in own if isinstance(price, int | float)]
+    if len(prices) == 2:
+        return max(prices)
     try:
         return float(max(litellm.cost_per_token(model=settings.model, prompt_tokens=1, completion_tokens=1)))
     except Exception as error:  # LiteLLM raises bare Exceptions for a model without a price
@@ -320,6 +335,11 @@ _litellm: Any = None
 _exponential = wait_random_exponential(multiplier=FIRST_BACKOFF_SECONDS, max=LONGEST_BACKOFF_SECONDS)
 
 
+def _without_surrogates(text: str) -> str:
+    """Lone surrogates, which JSON can carry and UTF-8 cannot, become U+FFFD."""
+    return LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def _wait(state: RetryCallState) -> float:
     """Full jitter, and never before the server's own `Retry-After`."""
     error = state.outcome.exception() if state.outcome else None
@@ -329,8 +349,9 @@ def _wait(state: RetryCallState) -> float:
 
 def _retry_after(error: Exception) -> float | None:
     """Seconds from a `Retry-After` header, if there is one that is a number."""
-    response = getattr(error, "response", None)
-    headers = getattr(response, "headers", None) or getattr(error, "headers", None) or {}
+    # LiteLLM keeps them apart: the `response` on its own exceptions is one that it made up
+    headers = getattr(error, "litellm_response_headers", None)
+    headers = headers or getattr(getattr(error, "response", None), "headers", None) or {}
     try:
         return min(float(headers["retry-after"]), LONGEST_BACKOFF_SECONDS)
     except (KeyError, TypeError, ValueError):
@@ -338,16 +359,15 @@ def _retry_after(error: Exception) -> float | None:
 
 
 def _lost_connection(error: BaseException | None) -> bool:
-    """Whether a connection that failed or broke stands anywhere behind the exception."""
+    """Whether a connection that failed or broke stands anywhere behind the exception.
+
+    LiteLLM's own `APIConnectionError` says nothing: it also raises that for an answer that it cannot read.
+    """
+    names = ("APIConnectionError", "ConnectError", "ClientConnectorError", "ServerDisconnectedError", "ReadError")
     seen = 0
     while error is not None and seen < 8:
-        if isinstance(error, OSError) or type(error).__name__ in (
-            "APIConnectionError",
-            "ConnectError",
-            "ClientConnectorError",
-            "ServerDisconnectedError",
-            "ReadError",
-        ):
+        cls = type(error)
+        if isinstance(error, OSError) or (cls.__name__ in names and not cls.__module__.startswith("litellm")):
             return True
         error, seen = error.__cause__ or error.__context__, seen + 1
     return False

@@ -2,7 +2,7 @@
 
 from agents.ledger import CallSite
 from agents.llm import LanguageModel, ProviderError
-from agents.prompts import Prompts, transcript
+from agents.prompts import Prompts, defused, transcript
 from agents.protocol import DialogueSoFar, Utterance
 from store.records import Message
 
@@ -20,7 +20,7 @@ class PerturbationAgent:
 
     async def respond(self, dialogue: DialogueSoFar) -> Utterance:
         prompt = self._prompts.render(
-            "alter", transcript=transcript(dialogue.messages), instruction=dialogue.instruction
+            "alter", transcript=transcript(dialogue.messages), instruction=defused(dialogue.instruction)
         )
         site = CallSite(dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth, "perturbation", "alter")
         reply = await self._model.complete([Message(role="user", content=prompt)], site)

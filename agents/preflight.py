@@ -4,28 +4,37 @@ import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from agents.llm import load_litellm
+from agents.llm import load_litellm, price_per_token
+from agents.rehearsal.backend import MODELS, PREFIX
 from agents.secrets import KeyMissingError, read_key
 from configs.errors import DescantError
 from configs.settings import ModelSettings
 
 CONNECT_SECONDS = 5.0
+KEY_AT_ANY_ADDRESS = ("anthropic",)
+"""Providers whose clients refuse to send without a key, to a local server too."""
 
 
 class PreflightError(DescantError):
     """Raised here: no call to this model could succeed."""
 
 
-def check(models: Iterable[ModelSettings]) -> None:
+def check(models: Iterable[ModelSettings], *, priced: bool = False) -> None:
     """Raise the first thing that is wrong; nothing is sent but one TCP handshake for each `api_base`.
+
+    Args:
+        priced: a dollar budget stands, which needs the price of each model.
 
     Raises:
         PreflightError: an unknown provider, or an address where nobody answers.
+        UnknownPriceError: `priced`, and LiteLLM knows no price.
         KeyMissingError: the provider needs a key that is not in the environment.
     """
     reached = set()
     for settings in models:
         _check_provider(settings)
+        if priced:
+            price_per_token(settings)
         if settings.api_base and settings.api_base not in reached:
             _check_address(settings.api_base)
             reached.add(settings.api_base)
@@ -34,7 +43,7 @@ def check(models: Iterable[ModelSettings]) -> None:
 def _check_provider(settings: ModelSettings) -> None:
     litellm = load_litellm()
     try:
-        litellm.get_llm_provider(settings.model)
+        _, provider, *_ = litellm.get_llm_provider(settings.model)
     except litellm.BadRequestError as error:
         raise PreflightError(
             f"unknown model provider in {settings.model!r}: write provider/model as LiteLLM does, "
@@ -43,10 +52,15 @@ def _check_provider(settings: ModelSettings) -> None:
     for reference in [settings.api_key, *settings.headers.values()]:
         if reference:
             read_key(reference)
-    if settings.api_key or settings.api_base:
+    if provider == "rehearsal" and settings.model.removeprefix(PREFIX) not in MODELS:
+        raise PreflightError(
+            f"unknown rehearsal model {settings.model!r}: the models are {', '.join(PREFIX + name for name in MODELS)}"
+        )
+    if settings.api_key or (settings.api_base and provider not in KEY_AT_ANY_ADDRESS):
         return
     needed = litellm.validate_environment(settings.model)
-    keys = [name for name in needed["missing_keys"] if not name.endswith("_API_BASE")]
+    # without its other names: a cloud's credentials may also come from a profile or from the machine
+    keys = [name for name in needed["missing_keys"] if name.endswith("_API_KEY")]
     if not needed["keys_in_environment"] and keys:
         raise KeyMissingError(
             f"model {settings.model!r} needs a key: export {' or '.join(keys)}, or name a variable with api_key: env:NAME"

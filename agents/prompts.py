@@ -10,12 +10,20 @@ from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, UndefinedError
+from jinja2.meta import find_undeclared_variables
 
 from configs.errors import DescantError
 from store.identity import content_hash
 from store.records import Message
 
-NAMES = ("ask", "alter", "contrast", "verify", "compare")
+VARIABLES = {
+    "ask": {"transcript", "turns_left"},
+    "alter": {"transcript", "instruction"},
+    "contrast": {"transcript"},
+    "verify": {"transcript", "answer"},
+    "compare": {"conversation_a", "conversation_b"},
+}
+"""What each prompt is given."""
 OUR_TAGS = ("transcript", "user", "assistant", "system", "conversation_a", "conversation_b", "instruction", "answer")
 
 
@@ -29,9 +37,9 @@ class Prompts:
     def __init__(self, replacements: Mapping[str, str] | None = None) -> None:
         replacements = replacements or {}
         for name in replacements:
-            if name not in NAMES:
-                raise PromptError(f"unknown prompt {name!r}: the prompts are {', '.join(NAMES)}")
-        self.texts = {name: _read(name, replacements.get(name)) for name in NAMES}
+            if name not in VARIABLES:
+                raise PromptError(f"unknown prompt {name!r}: the prompts are {', '.join(VARIABLES)}")
+        self.texts = {name: _read(name, replacements.get(name)) for name in VARIABLES}
         environment = Environment(
             undefined=StrictUndefined, keep_trailing_newline=False, trim_blocks=True, lstrip_blocks=True
         )
@@ -39,8 +47,14 @@ class Prompts:
         for name, text in self.texts.items():
             try:
                 self._templates[name] = environment.from_string(text)
+                unknown = find_undeclared_variables(environment.parse(text)) - VARIABLES[name]
             except TemplateSyntaxError as error:
                 raise PromptError(f"prompt {name!r}, line {error.lineno}: {error.message}") from error
+            if unknown:
+                raise PromptError(
+                    f"prompt {name!r} wants {', '.join(sorted(unknown))}: "
+                    f"its variables are {', '.join(sorted(VARIABLES[name]))}"
+                )
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -61,6 +75,8 @@ def _read(name: str, replacement: str | None) -> str:
         return Path(replacement).read_text(encoding="utf-8")
     except OSError as error:
         raise PromptError(f"cannot read {replacement!r} for prompt {name!r}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{replacement!r} for prompt {name!r} is not a UTF-8 text file") from error
 
 
 def transcript(messages: Sequence[Message]) -> str:
@@ -68,10 +84,11 @@ def transcript(messages: Sequence[Message]) -> str:
 
     Tags of ours inside a turn are defused, so that no turn can end the transcript or speak as another role.
     """
-    return "\n".join(f"<{m.role}>\n{_defused(m.content)}\n</{m.role}>" for m in messages)
+    return "\n".join(f"<{m.role}>\n{defused(m.content)}\n</{m.role}>" for m in messages)
 
 
-def _defused(text: str) -> str:
+def defused(text: str) -> str:
+    """Text that another model or a person wrote, with our tags broken, to stand inside them in a prompt."""
     if "<" not in text:
         return text
     for tag in OUR_TAGS:

@@ -12,8 +12,10 @@ from configs.errors import DescantError
 
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 LOOKS_LIKE_A_KEY = re.compile(
-    r"(?:\b(?:sk|pk|rk|gsk|hf|xai|AIza)[-_][A-Za-z0-9_-]{12,}|(?<=Bearer )[A-Za-z0-9._~+/=-]{8,})"
+    r"\b(?:(?:sk|pk|rk|gsk|hf|xai)[-_]|AIza)(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{12,}"
+    r"|(?<=Bearer )(?=[A-Za-z._~+/=-]*\d)[A-Za-z0-9._~+/=-]{8,}"
 )
+"""With a digit, as keys have them: `hf_hub_download_file` and `pk_customer_orders` are words of ordinary answers."""
 SHORTEST_GUESSED_SECRET = 12
 """Shorter environment values (`PASSWORD=test`) are words of ordinary text; a key that a config names is always hidden."""
 

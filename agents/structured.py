@@ -17,7 +17,7 @@ def read_json(text: str, **fields: type) -> dict[str, Any]:
     while start != -1:
         try:
             value, _ = decoder.raw_decode(text, start)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):  # a model that repeats itself nests without end
             value = None
         if isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in fields.items()):
             return value

@@ -55,7 +55,7 @@ def presets(folder: str = "") -> list[str]:
 def _find(source: str, folder: str) -> str:
     """The text of the config."""
     path = Path(source)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or path.is_file():  # a folder named like a preset hides none
         try:
             return path.read_text(encoding="utf-8")
         except OSError as error:
@@ -79,7 +79,7 @@ def _read_yaml(text: str, *, where: str) -> dict[str, Any]:
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = (getattr(error, "problem", None) or str(error).splitlines()[0]).split(" with value ")[0]
         raise ConfigError(f"{where}: not valid YAML: {line}{problem}") from error
     if data is None:
         return {}
@@ -93,35 +93,45 @@ def _override(data: dict[str, Any], override: str) -> None:
     from ruamel.yaml.error import YAMLError
 
     path, separator, text = override.partition("=")
-    if not separator or not path.strip():
+    path = path.strip()
+    if not separator or not path:
         raise ConfigError(f"--set {override!r}: write it as key.path=value")
     try:
         value = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
+        raise ConfigError(f"--set {path}: the value is not valid YAML") from error  # which may be a key: not shown
     here: Any = data
-    *parents, last = path.strip().split(".")
-    for depth, key in enumerate(parents):
-        here = _step(here, key, override, ".".join(parents[: depth + 1]))
-    if isinstance(here, list):
-        here[_index(here, last, override)] = value
+    keys = path.split(".")
+    for depth, key in enumerate(keys[:-1]):
+        below = _at(here, key, path)
+        if below is None:
+            below = [] if keys[depth + 1].isdigit() else {}
+            _put(here, key, below, path)
+        elif not isinstance(below, dict | list):
+            raise ConfigError(f"--set {path}: {'.'.join(keys[: depth + 1])} is a value without keys of its own")
+        here = below
+    _put(here, keys[-1], value, path)
+
+
+def _at(here: Any, key: str, path: str) -> Any:
+    """What stands there; null for a key that is not there yet, or the place after a list's end."""
+    if isinstance(here, dict):
+        return here.get(key)
+    place = _place(here, key, path)
+    return here[place] if place < len(here) else None
+
+
+def _put(here: Any, key: str, value: Any, path: str) -> None:
+    if isinstance(here, dict):
+        here[key] = value
     else:
-        here[last] = value
+        place = _place(here, key, path)
+        here[place : place + 1] = [value]
 
 
-def _step(here: Any, key: str, override: str, path: str) -> Any:
-    if isinstance(here, list):
-        return here[_index(here, key, override)]
-    if not isinstance(here.get(key), dict | list):
-        if here.get(key) is not None:
-            raise ConfigError(f"--set {override!r}: {path} is {here[key]!r}, which has no keys of its own")
-        here[key] = {}
-    return here[key]
-
-
-def _index(items: list[Any], key: str, override: str) -> int:
-    if not key.isdigit() or int(key) >= len(items):
-        raise ConfigError(f"--set {override!r}: {key!r} is no place in a list of {len(items)}; places start at 0")
+def _place(items: list[Any], key: str, path: str) -> int:
+    if not key.isdigit() or int(key) > len(items):
+        raise ConfigError(f"--set {path}: {key!r} is no place in a list of {len(items)}; places start at 0")
     return int(key)
 
 

@@ -5,10 +5,15 @@ written. Loading, overriding and error messages live in `configs.load`; training
 in `configs.fit_settings`.
 """
 
+import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+SECRET_PARAMETER = re.compile(
+    r"secret|password|credential|authorization|(?:access|api|auth|session|ad|bearer|private)_?(?:key|token)", re.I
+)
 Role = Literal["user", "assistant", "perturbation", "judge"]
 PerturbationKind = Literal["music_contrast"]
 
@@ -16,7 +21,7 @@ PerturbationKind = Literal["music_contrast"]
 class Settings(BaseModel):
     """Frozen, and unknown keys are errors; field docstrings become descriptions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class SeedSettings(Settings):
@@ -86,7 +91,8 @@ class RoleSettings(Settings):
     """One role's model. Null falls back on `models.default`.
 
     A role that names its own `model` does not inherit `api_base`, `api_key`, `headers` and `params`:
-    they belong to the endpoint, and a key must not travel to another one.
+    they belong to the endpoint, and a key must not travel to another one. Nor does one that names only its own
+    `api_base` inherit `api_key` and `headers`.
     """
 
     model: str | None = None
@@ -135,12 +141,12 @@ class RoleSettings(Settings):
         from urllib.parse import urlsplit
 
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{value!r} is not an http(s) address: write for example 'http://127.0.0.1:8000/v1'")
-        if parts.username or parts.password or parts.query or parts.fragment:
+        if "@" in value or parts.query or parts.fragment:
             raise ValueError(
                 "an api_base with a user, a query or a fragment is refused: pass keys as `api_key: env:NAME`"
             )
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # a wrong port raises
+            raise ValueError(f"{value!r} is not an http(s) address: write for example 'http://127.0.0.1:8000/v1'")
         return value
 
     @field_validator("params")
@@ -149,7 +155,21 @@ class RoleSettings(Settings):
         for name in value or {}:
             if name in ("api_key", "api_base", "base_url", "extra_headers", "headers", "model", "messages", "stream"):
                 raise ValueError(f"params.{name} is refused: use the setting of the role itself")
+        for name in _keys_in(value):
+            if SECRET_PARAMETER.search(name):
+                raise ValueError(f"params.{name} is refused, since params are stored: export it as LiteLLM's variable")
         return value
+
+
+def _keys_in(value: Any) -> Iterator[str]:
+    """Every key of nested mappings and lists."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield str(key)
+            yield from _keys_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _keys_in(item)
 
 
 class ModelSettings(Settings):
@@ -172,7 +192,8 @@ class ModelSettings(Settings):
         return self.model_dump(include={"model", "temperature", "top_p", "max_tokens", "system_role", "params"})
 
 
-ENDPOINT_FIELDS = ("api_base", "api_key", "headers", "params")
+KEY_FIELDS = ("api_key", "headers")
+ENDPOINT_FIELDS = ("api_base", *KEY_FIELDS, "params")
 
 
 class ModelsSettings(Settings):
@@ -189,8 +210,8 @@ class ModelsSettings(Settings):
         own = self.judges[index] if role == "judge" else getattr(self, role)
         given = own.model_dump(exclude_none=True)
         inherited = self.default.model_dump(exclude_none=True)
-        if "model" in given:
-            inherited = {key: value for key, value in inherited.items() if key not in ENDPOINT_FIELDS}
+        kept_back = ENDPOINT_FIELDS if "model" in given else KEY_FIELDS if "api_base" in given else ()
+        inherited = {key: value for key, value in inherited.items() if key not in kept_back}
         return ModelSettings(**({"model": "rehearsal/default"} | inherited | given))
 
 

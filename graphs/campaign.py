@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agents.ledger import CampaignStopping, Ledger, Spending
-from agents.llm import ProviderError
 from agents.preflight import check
 from agents.prompts import Prompts
+from configs.errors import DescantError
 from configs.settings import CampaignSettings
 from graphs.cast import build_cast, models_in_use
 from graphs.execute import Recipe, build_recipe
@@ -74,11 +74,11 @@ def run_campaign(
     """Run a campaign, or go on with it: what is done stays, what was paid is not paid again.
 
     Raises:
-        PreflightError, KeyMissingError, StoreError: before anything is written.
-        ProviderError: what makes every dialogue fail; the campaign is kept and can go on.
+        PromptError, PreflightError, KeyMissingError, UnknownPriceError, StoreError: before anything is written.
+        ProviderError, StoreError: what makes every dialogue fail (a full disk, too); the campaign is kept and can go on.
     """
     prompts = Prompts(settings.prompts)
-    check(models_in_use(settings).values())
+    check(models_in_use(settings).values(), priced=settings.budget.usd is not None)
     campaign_id = campaign_identity(settings, prompts)
     with Writer(database) as writer:
         spent = Spending(**resume.spent(database, campaign_id)._asdict())
@@ -101,7 +101,7 @@ class _Run:
         self.ledger = ledger
         self.writer = writer
         self.progress = progress
-        self.fatal: ProviderError | None = None
+        self.fatal: DescantError | None = None
 
     def run(self, finished: dict[str, str], created_at: datetime | None) -> CampaignReport:
         """`finished`: status by dialogue, of those that ended in earlier runs."""
@@ -170,7 +170,7 @@ class _Run:
                 await self._play(seed, trial, identities)
             except CampaignStopping:
                 return
-            except ProviderError as error:
+            except DescantError as error:
                 self.fatal = self.fatal or error
                 self.ledger.stop(str(error))
                 return

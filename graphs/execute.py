@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agents.ledger import CampaignStopping
 from configs.settings import CampaignSettings
 from graphs.cast import Cast
 from graphs.dialogue import build_dialogue_graph, recursion_limit
 from graphs.music import build_music_graph
 from graphs.outcome import Outcome, outcome_of
 from graphs.schedule import kinds_of, perturbed_answers, turns_of
-from graphs.state import Comparison, DialogueState, Said
+from graphs.state import Comparison, DialogueState, Said, is_open
 from store.identity import chance, dialogue_id
 from store.records import Branch, Seed
 
@@ -68,6 +69,8 @@ class Recipe:
             final = await self.graph.ainvoke(start, limits)
             ended = {branch: final[branch] for branch in self.branches}
             comparisons = final.get("comparisons", [])
+            if any(is_open(state) for state in ended.values()):
+                raise CampaignStopping("the campaign stopped before the end of a branch")
         return outcome_of(
             seed, trial, ended, comparisons, prompt_hashes=self.prompt_hashes, perturb=self.settings.perturb
         )

@@ -10,12 +10,13 @@ from typing import Any
 from langgraph.graph import END, START, StateGraph
 
 from agents.judge import Presentation
+from agents.ledger import CampaignStopping
 from agents.llm import ProviderError
 from configs.settings import PerturbSettings
 from graphs.cast import Cast
 from graphs.dialogue import build_dialogue_graph, recursion_limit
 from graphs.nodes import dialogue_so_far
-from graphs.state import BranchesState, Comparison, messages_of
+from graphs.state import BranchesState, Comparison, DialogueState, is_open, messages_of
 
 ORDERS: tuple[Presentation, ...] = ("chosen_first", "rejected_first")
 
@@ -27,15 +28,15 @@ def build_music_graph(cast: Cast, perturb: PerturbSettings, *, judge_pairs: bool
 
     async def chosen(state: BranchesState) -> BranchesState:
         """The branch that answers what was asked."""
-        return {"chosen": await plain.ainvoke(state["chosen"], _limits(state["chosen"]["turns"]))}
+        return {"chosen": await _branch(plain, state["chosen"])}
 
     async def rejected(state: BranchesState) -> BranchesState:
         """The branch whose answers are contrasted by schedule."""
-        return {"rejected": await perturbed.ainvoke(state["rejected"], _limits(state["rejected"]["turns"]))}
+        return {"rejected": await _branch(perturbed, state["rejected"])}
 
     async def judge(state: BranchesState) -> BranchesState:
         """Every judge compares the two conversations, in both orders."""
-        if state["chosen"].get("error") or state["rejected"].get("error"):
+        if any(is_open(branch) or branch.get("error") for branch in (state["chosen"], state["rejected"])):
             return {"comparisons": []}
         dialogue = dialogue_so_far(state["chosen"])
         other = messages_of(state["rejected"])
@@ -49,8 +50,14 @@ def build_music_graph(cast: Cast, perturb: PerturbSettings, *, judge_pairs: bool
                 return None  # the failed call is in the journal; the pair goes without this verdict
             return Comparison(cast.judges[index].name, index, presentation, opinion)
 
-        opinions = await asyncio.gather(*(compare(index, o) for index in range(len(cast.judges)) for o in ORDERS))
-        return {"comparisons": [opinion for opinion in opinions if opinion is not None]}
+        asked = (compare(index, order) for index in range(len(cast.judges)) for order in ORDERS)
+        opinions = await asyncio.gather(
+            *asked, return_exceptions=True
+        )  # all come back, and are noted, before one raises
+        for opinion in opinions:
+            if isinstance(opinion, BaseException):
+                raise opinion
+        return {"comparisons": [opinion for opinion in opinions if isinstance(opinion, Comparison)]}
 
     graph = StateGraph(BranchesState)
     graph.add_node("chosen", chosen)
@@ -67,5 +74,11 @@ def build_music_graph(cast: Cast, perturb: PerturbSettings, *, judge_pairs: bool
     return graph.compile()
 
 
-def _limits(turns: int) -> Any:
-    return {"recursion_limit": recursion_limit(turns)}
+async def _branch(graph: Any, start: DialogueState) -> DialogueState:
+    """A branch at its end, or as it started when the campaign stops: an exception would cancel the other branch's call."""
+    limits = {"recursion_limit": recursion_limit(start["turns"])}
+    try:
+        ended: DialogueState = await graph.ainvoke(start, limits)
+    except CampaignStopping:
+        return start
+    return ended

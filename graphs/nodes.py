@@ -107,7 +107,7 @@ def verify_node(cast: Cast) -> Node:
         try:
             opinion = await judge.verify(before, so_far.messages[-1].content)
         except ProviderError as error:
-            return _failed(error)
+            return _failed(error, alterations=[alteration])
         verdicts: dict[str, Verdict] = {"landed": "landed", "missed": "missed"}
         verdict = verdicts.get(opinion.verdict, "unchecked")
         checked = alteration._replace(verdict=verdict, judge=judge.name, opinion=opinion)
@@ -122,10 +122,11 @@ def _after_answer(state: DialogueState, update: Update, answers: int) -> Command
     return Command(goto="user", update=update)
 
 
-def _failed(error: ProviderError) -> Command[Any]:
+def _failed(error: ProviderError, **update: Any) -> Command[Any]:
     if error.fatal:
         raise error
-    return Command(goto="__end__", update={"termination_reason": error.kind, "error": str(error), "pending": None})
+    failed = {"termination_reason": error.kind, "error": str(error), "pending": None}
+    return Command(goto="__end__", update=update | failed)
 
 
 def _said(agent: Literal["user", "assistant"], utterance: Utterance) -> Said:

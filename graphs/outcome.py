@@ -102,7 +102,7 @@ def _perturbations(state: DialogueState, own: Sequence[Turn], *, first_depth: in
                 instruction=alteration.instruction,
                 altered_instruction=alteration.altered_instruction,
                 verdict=alteration.verdict,
-                verdict_source=alteration.judge,
+                verdict_source=alteration.judge if alteration.verdict != "unchecked" else None,
             )
         )
         if alteration.opinion is not None:

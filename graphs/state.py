@@ -73,6 +73,11 @@ class BranchesState(TypedDict, total=False):
     comparisons: list[Comparison]
 
 
+def is_open(state: DialogueState) -> bool:
+    """Whether the campaign stopped before the dialogue's end."""
+    return "termination_reason" not in state
+
+
 def messages_of(state: DialogueState) -> tuple[Message, ...]:
     """The conversation so far, seed included."""
     return tuple(said.message for said in [*state["seed"], *state.get("said", [])])
