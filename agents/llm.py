@@ -320,13 +320,13 @@ def load_litellm() -> Any:
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         import litellm
 
-        from agents.rehearsal import provider
+        from agents.rehearsal.provider import register
 
         litellm.suppress_debug_info = True
         litellm.telemetry = False
         for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        provider.register()
+        register()
         _litellm = litellm
     return _litellm
 

@@ -13,9 +13,11 @@ def demo(out: str, seeds: int | None) -> None:
     from train.errors import require_extra
 
     require_extra()
+    from rich.console import Console
+
     from lab.demo import run_demo
 
-    run_demo(Path(out), echo=lambda text: click.echo(text + "\n"), seeds=seeds)
+    run_demo(Path(out), Console(), seeds=seeds)
 
 
 COMMANDS = [demo]

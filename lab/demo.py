@@ -4,11 +4,15 @@ Every figure that it prints is measured in the run. Started again in the same fo
 left off: the campaign from its journal, the training from its checkpoint.
 """
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from rich.console import Console
+
 from agents.rehearsal.oracle import grade
+from configs.errors import DescantError
 from configs.fit_settings import RewardFitSettings
 from configs.load import load
 from configs.settings import CampaignSettings
@@ -19,7 +23,7 @@ from graphs.seeds import load_seeds
 from store.database import query
 from store.queries import preference_pairs
 from store.records import Message, PreferencePair
-from store.transcript import pair_text
+from store.transcript import show
 from train.evaluate import Evaluation, evaluate_pairs
 from train.plot import plot_evaluation
 from train.progress import StderrProgress as FitProgress
@@ -30,6 +34,10 @@ REHEARSAL_NOTE = (
     "The backend was the rehearsal: a rule-based stand-in for a language model in a small closed world. "
     "These figures show that the chain works; they say nothing about real models."
 )
+
+
+class DemoError(DescantError):
+    """Raised here: the demo has no place to work in."""
 
 
 class Truth(NamedTuple):
@@ -47,10 +55,20 @@ class DemoResult(NamedTuple):
     truth: Truth
 
 
-def run_demo(out: Path, *, echo: Callable[[str], None], seeds: int | None = None) -> DemoResult:
-    """Run, or go on with, the demo in the folder `out`; `echo` prints a paragraph."""
-    out.mkdir(parents=True, exist_ok=True)
+def run_demo(out: Path, console: Console, *, seeds: int | None = None) -> DemoResult:
+    """Run, or go on with, the demo in the folder `out`.
+
+    Raises:
+        DemoError: the folder cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DemoError(f"cannot make the folder {str(out)!r} ({error.strerror}): name another with --out") from error
     corpus = out / "corpus.duckdb"
+
+    def echo(text: str) -> None:
+        console.print(text + "\n", markup=False, highlight=False, soft_wrap=True)
 
     echo("1. A campaign: each seed grows a chosen and a rejected conversation.")
     settings = load("demo", CampaignSettings, overrides=[f"seeds.limit={seeds}"] if seeds else [])
@@ -59,7 +77,8 @@ def run_demo(out: Path, *, echo: Callable[[str], None], seeds: int | None = None
 
     echo("2. A perturbed conversation beside its clean twin.")
     example = _example(corpus)
-    echo(pair_text(corpus, example))
+    show(corpus, example, console)
+    echo("")
 
     echo("3. A small Gemma-2 reward model learns which conversation is better.")
     fit_settings = load(
@@ -83,7 +102,7 @@ def run_demo(out: Path, *, echo: Callable[[str], None], seeds: int | None = None
     echo(f"{evaluation.to_table()}\n{verdict}\n{_truth_line(truth)}\n\n{REHEARSAL_NOTE}")
 
     result = DemoResult(campaign, fit, evaluation, truth)
-    (out / "report.md").write_text(report(result, example=pair_text(corpus, example), verdict=verdict), encoding="utf-8")
+    (out / "report.md").write_text(report(result, example=_as_text(corpus, example), verdict=verdict), encoding="utf-8")
     echo(
         f"Kept: {corpus} (the corpus), {out / 'accuracy.png'} (the plot), {out / 'report.md'}, {fit.model_dir}\n"
         "Look further:\n"
@@ -105,6 +124,12 @@ def _example(corpus: Path) -> str:
         """,
     )
     return str(row["pair_id"])
+
+
+def _as_text(corpus: Path, identity: str) -> str:
+    page = io.StringIO()
+    show(corpus, identity, Console(file=page, width=100))
+    return page.getvalue().strip()
 
 
 def _evaluate(pairs: list[PreferencePair], fit: FitResult) -> Evaluation:
