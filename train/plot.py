@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from train.errors import TrainError
 from train.evaluate import MODEL, Evaluation, label
 
 COLOURS = {MODEL: "#1b6ca8", "longer": "#b8b8b8", "shorter": "#8a8a8a", "bag_of_words": "#d98032"}
@@ -18,7 +19,7 @@ SETTINGS = {
 }
 
 
-def plot_evaluation(evaluation: Evaluation, *paths: Path, title: str = "") -> None:
+def plot_evaluation(evaluation: Evaluation, path: Path, *, title: str = "") -> None:
     """Accuracy with 95 % intervals: slices along, the model beside the null baselines."""
     slices, predictors = evaluation.slices(), evaluation.predictors()
     with matplotlib.rc_context(SETTINGS):
@@ -46,10 +47,10 @@ def plot_evaluation(evaluation: Evaluation, *paths: Path, title: str = "") -> No
         axes.legend(frameon=False, fontsize=8, ncols=len(predictors), loc="upper center", bbox_to_anchor=(0.5, 1.12))
         if title:
             figure.suptitle(title, fontsize=10)
-        _save(figure, paths)
+        _save(figure, path)
 
 
-def plot_curves(metrics: Sequence[dict[str, Any]], *paths: Path, smooth: int = 25) -> None:
+def plot_curves(metrics: Sequence[dict[str, Any]], path: Path, *, smooth: int = 25) -> None:
     """Loss and accuracy over the steps (means of the last `smooth` ones), with validation accuracy where it was measured."""
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(8.0, 3.2), layout="constrained")
@@ -69,10 +70,12 @@ def plot_curves(metrics: Sequence[dict[str, Any]], *paths: Path, smooth: int = 2
                     label="validation",
                 )
                 axes.legend(frameon=False, fontsize=8)
-        _save(figure, paths)
+        _save(figure, path)
 
 
-def _save(figure: Figure, paths: Sequence[Path]) -> None:
-    for path in paths:
-        metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+def _save(figure: Figure, path: Path) -> None:
+    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    try:
         figure.savefig(path, dpi=150, metadata=metadata)
+    except OSError as error:
+        raise TrainError(f"cannot write {str(path)!r}: {error.strerror}") from error

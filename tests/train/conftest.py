@@ -57,9 +57,7 @@ def tiny_settings(tmp_path: Path) -> MakeSettings:
         given: dict[str, object] = {
             "name": "toy",
             "model": "tiny",
-            "tiny": TinySettings(
-                hidden_size=32, intermediate_size=64, layers=1, heads=2, kv_heads=1, vocab_size=400
-            ),
+            "tiny": TinySettings(hidden_size=32, intermediate_size=64, layers=1, heads=2, kv_heads=1, vocab_size=400),
             "max_length": 128,
             "learning_rate": 5e-3,
             "batch_size": 8,

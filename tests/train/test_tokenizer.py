@@ -90,7 +90,9 @@ def test_a_saved_tokenizer_reads_the_same_through_plain_transformers(
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     messages = [message.model_dump() for message in talk("Where is Ilse?", "Out 漢.")]
-    assert loaded.apply_chat_template(messages)["input_ids"] == encode(tokenizer, [talk("Where is Ilse?", "Out 漢.")])[0]
+    assert (
+        loaded.apply_chat_template(messages)["input_ids"] == encode(tokenizer, [talk("Where is Ilse?", "Out 漢.")])[0]
+    )
 
 
 def test_the_same_texts_give_the_same_tokenizer() -> None:
