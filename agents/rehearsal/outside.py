@@ -12,7 +12,7 @@ from store.records import Message
 WORD = re.compile(r"[^\W\d_]{4,}")
 COMMON_WORDS = """
 about above after also another answer because been before being below between both cannot could does each else even
-every first from give have here into just know last like make many more most much must need only other over please
+every explain first following from give have here into just know last like make many more most much must need only other over please provide
 same shall should some such tell than that their them then there these they this those through under upon very want
 well were what when where which while will with would write your
 """
@@ -58,8 +58,7 @@ def alter(message: str, random: Random) -> str:
     angle = random.choice([angle for angle in ANGLES if angle not in words])
     if not words:
         return f"{message} And the {angle}?"
-    chosen = random.choice(words)
-    return re.sub(rf"\b{re.escape(chosen)}\b", angle, message, flags=re.IGNORECASE)
+    return re.sub(re.escape(random.choice(words)), angle, message, flags=re.IGNORECASE)
 
 
 def match(message: str, reply: str) -> float:

@@ -157,7 +157,10 @@ class Memory:
                     self.name = name
                 case Begin(opener):
                     self.opener = opener
-        self.is_outside = self.question is None and (not sentences or any(isinstance(e, Outside) for _, e in sentences))
+        stray = any(
+            isinstance(event, Outside | Ask) for _, event in sentences
+        )  # an Ask here is one about nothing known
+        self.is_outside = self.question is None and (stray or not sentences)
 
     def _take(self, thing: str | None, values: Sequence[str]) -> None:
         if thing is None:

@@ -115,11 +115,11 @@ def ask(prompt: str, random: Random, behaviour: Behaviour) -> str:  # noqa: ARG0
 def _opening(memory: Memory, messages: Sequence[Message], random: Random) -> str:
     """A change of what was just told, a new fact, an acknowledgement, or nothing."""
     dice = random.random()
-    known = memory.facts[memory.focus or ""]
+    known = memory.facts.get(memory.focus or "", {})
     unknown = [attribute for attribute in ATTRIBUTES if attribute not in known]
     if unknown and (not memory.open or dice < NEWS_RATE):
         return f"It is also {random.choice(ATTRIBUTES[random.choice(unknown)].values)}."
-    if dice < NEWS_RATE + CHANGE_RATE:
+    if known and dice < NEWS_RATE + CHANGE_RATE:
         answer = read_answer(messages[-1].content) if messages[-1].role == "assistant" else None
         told = ATTRIBUTE_OF_VALUE[answer.value] if answer and answer.value else None
         attribute = told if told in known else random.choice(sorted(known))
