@@ -164,8 +164,7 @@ def evaluate_pairs_command(
     if plots:
         from train.plot import plot_evaluation
 
-        for plot in plots:
-            plot_evaluation(evaluation, Path(plot), title=f"{scorer.name}: which conversation is better?")
+        plot_evaluation(evaluation, *map(Path, plots), title=f"{scorer.name}: which conversation is better?")
     click.echo(evaluation.to_json() if as_json else evaluation.to_table())
 
 

@@ -19,8 +19,19 @@ SETTINGS = {
 }
 
 
-def plot_evaluation(evaluation: Evaluation, path: Path, *, title: str = "") -> None:
+def plot_evaluation(evaluation: Evaluation, *paths: Path, title: str = "") -> None:
     """Accuracy with 95 % intervals: slices along, the model beside the null baselines."""
+    for path in paths:  # a figure each: a layout that was solved once comes out a hair different the next time
+        _save(_draw_evaluation(evaluation, title), path)
+
+
+def plot_curves(metrics: Sequence[dict[str, Any]], *paths: Path, smooth: int = 25) -> None:
+    """Loss and accuracy over the steps (means of the last `smooth` ones), with validation accuracy where it was measured."""
+    for path in paths:
+        _save(_draw_curves(metrics, smooth), path)
+
+
+def _draw_evaluation(evaluation: Evaluation, title: str) -> Figure:
     slices, predictors = evaluation.slices(), evaluation.predictors()
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(max(5.0, 1.3 + 1.15 * len(slices)), 4.0), layout="constrained")
@@ -47,11 +58,10 @@ def plot_evaluation(evaluation: Evaluation, path: Path, *, title: str = "") -> N
         axes.legend(frameon=False, fontsize=8, ncols=len(predictors), loc="upper center", bbox_to_anchor=(0.5, 1.12))
         if title:
             figure.suptitle(title, fontsize=10)
-        _save(figure, path)
+    return figure
 
 
-def plot_curves(metrics: Sequence[dict[str, Any]], path: Path, *, smooth: int = 25) -> None:
-    """Loss and accuracy over the steps (means of the last `smooth` ones), with validation accuracy where it was measured."""
+def _draw_curves(metrics: Sequence[dict[str, Any]], smooth: int) -> Figure:
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(8.0, 3.2), layout="constrained")
         for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -70,12 +80,13 @@ def plot_curves(metrics: Sequence[dict[str, Any]], path: Path, *, smooth: int = 
                     label="validation",
                 )
                 axes.legend(frameon=False, fontsize=8)
-        _save(figure, path)
+    return figure
 
 
 def _save(figure: Figure, path: Path) -> None:
     metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
     try:
-        figure.savefig(path, dpi=150, metadata=metadata)
+        with matplotlib.rc_context(SETTINGS):
+            figure.savefig(path, dpi=150, metadata=metadata)
     except OSError as error:
         raise TrainError(f"cannot write {str(path)!r}: {error.strerror}") from error

@@ -115,8 +115,7 @@ def test_the_model_stands_beside_the_baselines_on_the_same_pairs(talk: Talk, tmp
     assert names == {"test_accuracy", *(f"test_accuracy_{name}" for name in BASELINES)}
     for ending in (".png", ".svg"):
         first, second = tmp_path / f"a{ending}", tmp_path / f"b{ending}"
-        plot_evaluation(result, first)
-        plot_evaluation(result, second)
+        plot_evaluation(result, first, second)
         assert first.read_bytes() == second.read_bytes()
     plot_curves([{"step": 1, "loss": 0.7, "accuracy": 0.5, "validation_accuracy": 0.5}], tmp_path / "curves.svg")
     assert (tmp_path / "curves.svg").stat().st_size > 1000

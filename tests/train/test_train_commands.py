@@ -1,0 +1,136 @@
+"""`fit`, `score` and `evaluate` from the command line, on files and on a corpus."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from configs.errors import DescantError
+from store import identity
+from store.database import query
+from store.records import Campaign, Dialogue, Pair, PreferencePair, Record, Seed, Turn
+from store.writer import write_through
+from tests.train.conftest import MakePairs
+from train.commands import evaluate, fit, score
+
+TINY = [
+    "model=tiny", "steps=6", "batch_size=8", "max_length=128",
+    "tiny={hidden_size: 32, intermediate_size: 64, layers: 1, heads: 2, kv_heads: 1, vocab_size: 400}",
+]  # fmt: skip
+
+
+def write_corpus(path: Path, pairs: Sequence[PreferencePair]) -> None:
+    """The pairs as dialogues of a campaign."""
+    now = datetime(2026, 11, 20, tzinfo=UTC)
+    rows: list[Record] = [
+        Campaign(
+            campaign_id="camp_a", name="toy", recipe="music", config={}, config_hash="x", version="0", status="done",
+            created_at=now,
+        )
+    ]  # fmt: skip
+    for pair in pairs:
+        seed = f"seed_{pair.pair_id}"
+        rows.append(Seed(seed_id=seed, source="toy", messages=pair.chosen[:1], split=pair.split))  # type: ignore[arg-type]
+        ids = {}
+        for branch, messages in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+            ids[branch] = dialogue = identity.dialogue_id("camp_a", seed, branch, 0)
+            turn_ids: list[str] = []
+            for depth, message in enumerate(messages):
+                parent = turn_ids[-1] if turn_ids else None
+                turn_ids.append(identity.turn_id(parent, dialogue, depth))
+                rows.append(
+                    Turn(
+                        turn_id=turn_ids[-1], parent_id=parent, campaign_id="camp_a", seed_id=seed, depth=depth,
+                        role=message.role, content=message.content, agent=message.role, call_id=None,
+                    )
+                )  # fmt: skip
+            rows.append(
+                Dialogue(
+                    dialogue_id=dialogue, campaign_id="camp_a", seed_id=seed, branch=branch, trial=0, prompt_hashes={},  # type: ignore[arg-type]
+                    turn_ids=tuple(turn_ids), n_turns=pair.n_turns, status="done", termination_reason="max_turns",
+                )
+            )  # fmt: skip
+        rows.append(
+            Pair(
+                pair_id=pair.pair_id, campaign_id="camp_a", method="music", chosen_id=ids["chosen"],
+                rejected_id=ids["rejected"], first_divergent_turn=1, n_contrast_turns=1, label_source="construction",
+                intended_label="chosen", split=pair.split,  # type: ignore[arg-type]
+            )
+        )  # fmt: skip
+    write_through(path, rows)
+
+
+def run(command: object, *arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=False)  # type: ignore[arg-type]
+
+
+def fit_tiny(out: Path, *arguments: object) -> Result:
+    overrides = [part for setting in [*TINY, f"out={out}"] for part in ("--set", setting)]
+    return run(fit, "reward", "reward-tiny", *overrides, "--quiet", *arguments)
+
+
+def test_a_corpus_is_trained_on_scored_and_evaluated_and_keeps_it_all(make_pairs: MakePairs, tmp_path: Path) -> None:
+    db, out = tmp_path / "corpus.duckdb", tmp_path / "fit"
+    write_corpus(db, make_pairs(40, turns=2))
+    done = fit_tiny(out, "--db", db)
+    assert "24 kept, 0 dropped" in done.stdout
+    assert "is done already" in fit_tiny(out, "--db", db).stdout
+    assert "80 conversations scored" in run(score, db, "--model", out).stdout
+    plot = tmp_path / "accuracy.svg"
+    figures = json.loads(run(evaluate, "pairs", "--model", out, "--db", db, "--json", "--plot", plot).stdout)
+    assert figures["rows"][0]["n"] == 8
+    assert plot.exists()
+
+    (row,) = query(db, "SELECT fit_id, status, checkpoint, data_card FROM fits")
+    assert (row["status"], row["checkpoint"]) == ("done", str(out / "model"))
+    counts = query(db, "SELECT fit_id, count(*) AS n, count(DISTINCT dialogue_id) AS d FROM scores GROUP BY fit_id")
+    assert counts == [{"fit_id": row["fit_id"], "n": 80, "d": 80}]
+    names = {line["name"] for line in query(db, "SELECT DISTINCT name FROM metrics WHERE fit_id = ?", [row["fit_id"]])}
+    assert {"loss", "accuracy", "test_accuracy", "test_accuracy_bag_of_words"} <= names
+
+
+def test_files_are_trained_on_scored_and_evaluated_without_a_corpus(make_pairs: MakePairs, tmp_path: Path) -> None:
+    data, out, scores = tmp_path / "pairs.jsonl", tmp_path / "fit", tmp_path / "scores.jsonl"
+    lines = [
+        {side: [m.model_dump() for m in talk] for side, talk in (("chosen", p.chosen), ("rejected", p.rejected))}
+        for p in make_pairs(90)
+    ]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    result = json.loads(fit_tiny(out, "--set", f"data.path={data}", "--json").stdout)
+    assert result["model_dir"] == str(out / "model")
+    run(score, data, "--model", out, "--out", scores)
+    rewards = [json.loads(line) for line in scores.read_text("utf-8").splitlines()]
+    assert len(rewards) == 180
+    assert rewards[0]["id"].endswith("/chosen")
+    talks = tmp_path / "talks.jsonl"
+    talks.write_text(json.dumps({"id": "t", "messages": lines[0]["chosen"]}) + "\n", encoding="utf-8")
+    (alone,) = [json.loads(line) for line in run(score, talks, "--model", out).stdout.splitlines()]
+    assert alone["id"] == "t"
+    assert any(row["reward"] == pytest.approx(alone["reward"], abs=1e-5) for row in rewards)
+    assert "bag of words" in run(evaluate, "pairs", "--model", out, "--data", data, "--split", "validation").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("score", "{data}", "--model", "{tmp}/absent"), "no model in"),
+        (("score", "{tmp}/absent.jsonl", "--model", "{tmp}"), "no file"),
+        (("score", "{data}", "--model", "{tmp}"), "no config.json"),
+        (("evaluate", "pairs", "--model", "{tmp}", "--db", "{tmp}/absent.duckdb"), "absent.duckdb"),
+        (("evaluate", "pairs", "--model", "{tmp}", "--data", "{data}", "--plot", "a.gif"), "a .png or .svg"),
+        (("fit", "reward", "no-such-preset"), "no preset or file"),
+        (("fit", "reward", "reward-tiny", "--set", "learnig_rate=1"), "did you mean 'learning_rate'"),
+        (("fit", "reward", "reward-tiny", "--set", "data.path={tmp}/absent.jsonl"), "no file"),
+    ],
+)
+def test_a_users_mistake_is_one_clear_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    data = tmp_path / "talks.jsonl"
+    data.write_text('{"messages": [{"role": "user", "content": "Hi."}]}\n', encoding="utf-8")
+    verb, *rest = (argument.format(tmp=tmp_path, data=data) for argument in arguments)
+    with pytest.raises(DescantError, match=message) as mistake:
+        run({"fit": fit, "score": score, "evaluate": evaluate}[verb], *rest)
+    assert mistake.value.exit_code == 2
+    assert "\n" not in str(mistake.value)
