@@ -85,7 +85,7 @@ def connect(
             connection = duckdb.connect(file, read_only=read_only)
             connection.execute("SET enable_progress_bar = false")  # it would write on our stdout
             return connection
-        except (duckdb.IOException, duckdb.ConnectionException, duckdb.BinderException) as error:
+        except duckdb.Error as error:
             if not _is_held(error):
                 raise StoreError(f"{str(file)!r} cannot be opened as a database: {first_line(error)}") from error
             if time.monotonic() >= deadline:

@@ -43,12 +43,16 @@ def read_batch(folder: Path, offsets: dict[str, int], *, limit_bytes: int = BATC
     reached: dict[str, int] = {}
     unreadable = 0
     room = limit_bytes
+    is_last = True
     for segment in journal.segments(folder):
         offset = offsets.get(segment.name, 0)
-        if segment.stat().st_size <= offset:
+        new_bytes = segment.stat().st_size - offset
+        if new_bytes <= 0:
             continue
         if room <= 0:
-            return Batch(rows, reached, False, unreadable)
+            is_last = False
+            break
+        is_last = is_last and new_bytes <= room
         chunk = journal.read_whole_lines(segment, offset, room)
         if not chunk:
             continue
@@ -61,7 +65,7 @@ def read_batch(folder: Path, offsets: dict[str, int], *, limit_bytes: int = BATC
                 rows[table].append(line[end + _TO_ROW : -1])
             else:
                 unreadable += 1
-    return Batch(rows, reached, room > 0, unreadable)
+    return Batch(rows, reached, is_last, unreadable)
 
 
 def ingest(connection: duckdb.DuckDBPyConnection, batch: Batch) -> int:
@@ -72,18 +76,13 @@ def ingest(connection: duckdb.DuckDBPyConnection, batch: Batch) -> int:
             f"the journal holds rows of {', '.join(sorted(unknown))}, which this Descant does not know: take them in with "
             "the version that wrote them"
         )
-    unreadable = 0
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("BEGIN")
     try:
-        for table, rows in batch.rows.items():
-            try:
-                texts = pa.array(rows, type=pa.binary()).cast(pa.string())
-            except pa.ArrowInvalid:
-                readable = [row for row in rows if _is_utf8(row)]
-                unreadable += len(rows) - len(readable)
-                texts = pa.array(readable, type=pa.binary()).cast(pa.string())
-            unreadable += _replace(connection, table, texts)
+        connection.execute("SET TimeZone = 'UTC'")
+        # Parsed outside the transaction, which an unreadable row would abort.
+        unreadable = sum(_parse(connection, table, rows) for table, rows in batch.rows.items())
+        connection.execute("BEGIN")
+        for table in batch.rows:
+            _replace(connection, table)
         for segment, offset in batch.offsets.items():
             connection.execute("DELETE FROM ingested WHERE segment = ?", [segment])
             connection.execute("INSERT INTO ingested VALUES (?, ?)", [segment, offset])
@@ -96,37 +95,47 @@ def ingest(connection: duckdb.DuckDBPyConnection, batch: Batch) -> int:
     return unreadable
 
 
-def _replace(connection: duckdb.DuckDBPyConnection, table: str, texts: pa.Array) -> int:
-    """Puts JSON rows into a table; the last row of a key wins, over the batch and over the table."""
-    columns = [(row[1], row[2]) for row in connection.execute(f"PRAGMA table_info({table})").fetchall()]
-    structure = "{" + ", ".join(f'"{name}": {_structure_of(kind)}' for name, kind in columns) + "}"
-    # Times are parsed with their offset and kept as UTC.
-    selected = ", ".join(
-        f"timezone('UTC', {name}) AS {name}" if kind == "TIMESTAMP" else name for name, kind in columns
-    )
-    key = ", ".join(RECORDS[table].key)
-    connection.register("batch", pa.table({"place": pa.array(range(len(texts)), pa.int64()), "row": texts}))
-    unreadable = 0
+def _parse(connection: duckdb.DuckDBPyConnection, table: str, rows: list[bytes]) -> int:
+    """Puts JSON rows into the temporary table `fresh_TABLE`; returns how many could not be read."""
     try:
-        parse = f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT place, unnest(from_json(row, '{structure}')) FROM batch"
-        try:
-            connection.execute(parse)
-        except duckdb.InvalidInputException:  # bytes that a power cut left: rare, so looked for only then
-            invalid = connection.execute("SELECT count(*) FROM batch WHERE NOT json_valid(row)").fetchone()
-            unreadable = int(invalid[0]) if invalid else 0
-            connection.execute(parse + " WHERE json_valid(row)")
-        total = connection.execute(f"SELECT count(*), count(DISTINCT ({key})) FROM fresh").fetchone()
-        latest = "fresh"
-        if total and total[0] != total[1]:
-            latest = (
-                f"(FROM fresh QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY place DESC) = 1 ORDER BY place)"
-            )
-        connection.execute(f"DELETE FROM {table} WHERE ({key}) IN (SELECT ({key}) FROM fresh)")
-        connection.execute(f"INSERT INTO {table} SELECT {selected} FROM {latest}")
-        connection.execute("DROP TABLE fresh")
+        texts = pa.array(rows, type=pa.binary()).cast(pa.string())
+    except pa.ArrowInvalid:
+        texts = pa.array([row for row in rows if _is_utf8(row)], type=pa.binary()).cast(pa.string())
+    structure = ", ".join(f'"{name}": {_structure_of(kind)}' for name, kind in _columns(connection, table))
+    parse = (
+        f"CREATE OR REPLACE TEMP TABLE fresh_{table} AS "
+        f"SELECT place, unnest(from_json(row, '{{{structure}}}')) FROM journal_rows"
+    )
+    connection.register("journal_rows", pa.table({"place": pa.array(range(len(texts)), pa.int64()), "row": texts}))
+    try:
+        connection.execute(parse)
+    except duckdb.InvalidInputException:  # bytes that a power cut left: rare, so looked for only then
+        connection.execute(parse + " WHERE json_valid(row)")
     finally:
-        connection.unregister("batch")
-    return unreadable
+        connection.unregister("journal_rows")
+    kept = connection.execute(f"SELECT count(*) FROM fresh_{table}").fetchone()
+    return len(rows) - (int(kept[0]) if kept else 0)
+
+
+def _replace(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Moves `fresh_TABLE` into the table; the last row of a key wins, over the batch and over what stood there."""
+    fresh = f"fresh_{table}"
+    key = ", ".join(RECORDS[table].key)
+    counts = connection.execute(f"SELECT count(*), count(DISTINCT ({key})) FROM {fresh}").fetchone()
+    latest = fresh
+    if counts and counts[0] != counts[1]:
+        latest = f"(FROM {fresh} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY place DESC) = 1 ORDER BY place)"
+    # Times were parsed with their offset and are kept as UTC.
+    selected = ", ".join(
+        f"timezone('UTC', {name})" if kind == "TIMESTAMP" else name for name, kind in _columns(connection, table)
+    )
+    connection.execute(f"DELETE FROM {table} WHERE ({key}) IN (SELECT ({key}) FROM {fresh})")
+    connection.execute(f"INSERT INTO {table} SELECT {selected} FROM {latest}")
+    connection.execute(f"DROP TABLE {fresh}")
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str]]:
+    return [(row[1], row[2]) for row in connection.execute(f"PRAGMA table_info({table})").fetchall()]
 
 
 def _structure_of(kind: str) -> str:
