@@ -1,0 +1,67 @@
+"""What holds for all tests: no network but this machine's own, nothing fetched, and `gpu` and `live` only when asked for."""
+
+import ipaddress
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+# Before anything imports litellm, huggingface_hub or torch; child processes inherit it.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # tiny models train faster with one thread than with two
+
+ASKED_FOR = ("gpu", "live")
+
+
+class NetworkForbidden(RuntimeError):
+    """Raised where a test would leave this machine; not an OSError, so that nobody retries it."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for marker in ASKED_FOR:
+        if marker in config.getoption("markexpr"):
+            continue
+        for item in items:
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=f"asked for with -m {marker}"))
+
+
+def _stay_here(host: object) -> None:
+    if isinstance(host, bytes):
+        host = host.decode()
+    if host in (None, "", "localhost"):
+        return
+    try:
+        if ipaddress.ip_address(str(host)).is_loopback or str(host) in ("0.0.0.0", "::"):
+            return
+    except ValueError:
+        pass
+    raise NetworkForbidden(f"a test asked for {host!r}: tests reach loopback addresses only, unless marked `live`")
+
+
+def _guarded(connect: Callable[[socket.socket, Any], Any]) -> Callable[[socket.socket, Any], Any]:
+    def guarded(self: socket.socket, address: Any) -> Any:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            _stay_here(address[0])
+        return connect(self, address)
+
+    return guarded
+
+
+@pytest.fixture(autouse=True)
+def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are not looked up and connections not made beyond loopback, in this process."""
+    if request.node.get_closest_marker("live"):
+        return
+    look_up = socket.getaddrinfo
+
+    def guarded_look_up(host: Any, *arguments: Any, **options: Any) -> Any:
+        _stay_here(host)
+        return look_up(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
+    monkeypatch.setattr(socket.socket, "connect", _guarded(socket.socket.connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", _guarded(socket.socket.connect_ex))
