@@ -79,8 +79,9 @@ def export_pairs(
 
 
 def _count(connection: "duckdb.DuckDBPyConnection", parameters: dict[str, str | None]) -> tuple[int, int]:
-    row = connection.execute(f"SELECT count(*), count(margin) {_WHERE}", parameters).fetchone()
-    return (int(row[0]), int(row[1])) if row else (0, 0)
+    # fetchall, not fetchone: DuckDB 2 refuses further work on a connection that has rows left to give
+    ((pairs, margins),) = connection.execute(f"SELECT count(*), count(margin) {_WHERE}", parameters).fetchall()
+    return int(pairs), int(margins)
 
 
 def _refuse_early_differences(
