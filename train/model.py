@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, Gemma2Config, Gemma2ForSequenceClassification
 from transformers.utils import logging
@@ -54,8 +55,13 @@ def tiny_model(shape: TinySettings, tokenizer: Any, *, max_length: int, random_s
         return Gemma2ForSequenceClassification(config)
 
 
-def load_model(source: str | Path, tokenizer: Any, *, random_seed: int = 0) -> Any:
-    """A reward model in fp32 from a folder or Hugging Face id; a model without a head gets a random one."""
+def load_model(source: str | Path, tokenizer: Any, *, random_seed: int = 0, needs_head: bool = False) -> Any:
+    """A reward model in fp32 from a folder or Hugging Face id.
+
+    Args:
+        random_seed: of the head, where the model has none.
+        needs_head: refuse a model without one, whose rewards would be noise.
+    """
     _quiet()
     try:
         with torch.random.fork_rng(devices=[]):
@@ -63,8 +69,14 @@ def load_model(source: str | Path, tokenizer: Any, *, random_seed: int = 0) -> A
             model = AutoModelForSequenceClassification.from_pretrained(
                 str(source), num_labels=1, dtype=torch.float32, attn_implementation=ATTENTION
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise TrainError(f"no model in {str(source)!r}: {str(error).strip().splitlines()[0]}") from error
+    if not (hasattr(model, "model") and hasattr(model, "score")):
+        raise TrainError(f"{str(source)!r} is a {type(model).__name__}, whose layout is not known here: take a Gemma-2")
+    if needs_head and not any("SequenceClassification" in name for name in model.config.architectures or ()):
+        raise TrainError(
+            f"{str(source)!r} is a language model without a reward head: train one with descant fit reward"
+        )
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = False
     for parameter in model.parameters():  # out of the mapped file: its alignment could change the last bit of a sum

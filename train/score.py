@@ -79,7 +79,7 @@ def load_scorer(model_dir: str | Path, *, device: str = "auto") -> Scorer:
     """A model folder, a fit's folder (its finished model) or a Hugging Face id, ready to score."""
     source = model_source(model_dir)
     tokenizer = load_tokenizer(source)
-    model = load_model(source, tokenizer)
+    model = load_model(source, tokenizer, needs_head=True)
     where = device_of(device)
     path = Path(source) / "descant.json"
     card = json.loads(path.read_text("utf-8")) if path.exists() else {}

@@ -1,5 +1,6 @@
 """The model and its scores: eager attention, batches that do not matter, folders that plain transformers loads."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,18 @@ def test_a_chat_model_without_a_head_gets_one_from_the_seed(tokenizer: Any, tmp_
     heads = [load_model(tmp_path, tokenizer, random_seed=seed).score.weight for seed in (1, 1, 2)]
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
+    with pytest.raises(TrainError, match="without a reward head"):
+        load_scorer(tmp_path)
+
+
+def test_damaged_weights_are_an_error_in_one_line(model_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_dir, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(TrainError, match="no model in") as mistake:
+        load_scorer(folder)
+    assert "\n" not in str(mistake.value)
 
 
 def test_folders_that_hold_no_model_are_named(tmp_path: Path) -> None:
