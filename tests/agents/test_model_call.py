@@ -268,7 +268,9 @@ def test_a_dollar_budget_over_an_unknown_price_is_refused_before_anything_is_sen
         check([unpriced], priced=True)
     check([unpriced])
     check([ModelSettings(model="rehearsal/default")], priced=True)
-    priced = ModelSettings(model="hosted_vllm/priced", params={"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6})
+    priced = ModelSettings(
+        model="hosted_vllm/priced", params={"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}
+    )
     check([priced], priced=True)
     assert price_per_token(priced) == 2e-6
 
