@@ -1,10 +1,12 @@
 """Pairs as token ids, and the batches they come in."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from configs.fit_settings import PairSettings
 from store.records import PreferencePair
@@ -134,3 +136,22 @@ def test_conversations_are_read_from_jsonl_and_a_broken_line_is_named(tmp_path: 
     path.write_text(line + '{"messages": "no"}\n', encoding="utf-8")
     with pytest.raises(TrainError, match="line 2"):
         read_conversations(str(path))
+
+
+def test_a_hugging_face_dataset_is_read_from_its_cache_without_a_network(
+    make_pairs: MakePairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(TrainError, match="not to be had as a Hugging Face dataset"):
+        read_pairs("Skywork/Absent-80K-v0.2")
+    repository = tmp_path / "datasets--Skywork--Toy-80K-v0.2"
+    folder = repository / "snapshots" / "abc" / "data"
+    folder.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc", encoding="utf-8")
+    pair = make_pairs(1)[0]
+    sides = {"chosen": [m.model_dump() for m in pair.chosen], "rejected": [m.model_dump() for m in pair.rejected]}
+    (folder / "train.jsonl").write_text(json.dumps(sides | {"source": "toy"}) + "\n", encoding="utf-8")
+    (found,) = read_pairs("Skywork/Toy-80K-v0.2")
+    assert (found.chosen, found.method) == (pair.chosen, "toy")
