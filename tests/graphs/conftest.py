@@ -1,0 +1,119 @@
+"""Recipes played without a disk, by models that answer by the task that a prompt names."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import pytest
+
+from agents.prompts import Prompts
+from configs.settings import CampaignSettings
+from graphs.campaign import campaign_identity
+from graphs.cast import build_cast
+from graphs.execute import build_recipe
+from graphs.outcome import Outcome
+from store.identity import seed_id, split_of
+from store.records import Call, Dialogue, Judgement, Message, Pair, Perturbation, Record, Seed, Turn
+from tests.scripted import PatientLedger, said, scripted_model
+
+Kind = TypeVar("Kind", bound=Record)
+Part = Callable[[str], str]
+"""From a prompt (for chat: the last message) to an answer."""
+
+DEFAULT_PARTS: Mapping[str, Part] = {
+    "chat": lambda text: f"answer to <{text}>",
+    "ask": lambda text: f"question {text.count('<user>')}",
+    "alter": lambda _: "something else",
+    "contrast": lambda _: json.dumps({"altered_instruction": "something else", "answer": "beside the point"}),
+    "verify": lambda _: '{"rationale": "r", "fails": true}',
+    "compare": lambda _: '{"better": "A"}',
+}
+
+
+class Played(NamedTuple):
+    """What a seed left behind, and what was asked on the way."""
+
+    outcome: Outcome
+    calls: list[Call]
+    """Those that came back, in their order."""
+
+    def of(self, kind: type[Kind]) -> list[Kind]:
+        return [record for record in self.outcome.records if isinstance(record, kind)]
+
+    @property
+    def dialogues(self) -> dict[str, Dialogue]:
+        return {dialogue.branch: dialogue for dialogue in self.of(Dialogue)}
+
+    @property
+    def turns(self) -> dict[str, Turn]:
+        return {turn.turn_id: turn for turn in self.of(Turn)}
+
+    @property
+    def pairs(self) -> list[Pair]:
+        return self.of(Pair)
+
+    @property
+    def perturbations(self) -> list[Perturbation]:
+        return self.of(Perturbation)
+
+    @property
+    def judgements(self) -> list[Judgement]:
+        return self.of(Judgement)
+
+    def texts(self, branch: str = "main") -> list[str]:
+        return [self.turns[turn].content for turn in self.dialogues[branch].turn_ids]
+
+    def prompts(self, purpose: str, branch: str = "main") -> list[str]:
+        """The last message of each call of a branch with this purpose."""
+        identity = self.dialogues[branch].dialogue_id
+        return [
+            call.messages[-1].content
+            for call in self.calls
+            if call.messages and call.purpose == purpose and call.dialogue_id == identity
+        ]
+
+
+Play = Callable[..., Played]
+
+
+def seed_of(*messages: Message, occurrence: int = 0) -> Seed:
+    return Seed(
+        seed_id=seed_id(messages, occurrence), source="test", messages=messages, metadata={}, split=split_of(messages)
+    )
+
+
+FIRST = seed_of(said("user", "the first instruction"))
+
+
+def task_of(messages: Sequence[Mapping[str, str]]) -> tuple[str, str]:
+    """The task that the prompt names, and its text."""
+    text = messages[-1]["content"]
+    return (text.split("\n", 1)[0].removeprefix("Task: "), text) if text.startswith("Task: ") else ("chat", text)
+
+
+@pytest.fixture
+def play() -> Play:
+    """Play one seed of a recipe; keywords are settings, but for `parts`, `seed` and `trial`."""
+
+    def run(*, parts: Mapping[str, Part] | None = None, seed: Seed = FIRST, trial: int = 0, **given: Any) -> Played:
+        speakers = {**DEFAULT_PARTS, **(parts or {})}
+
+        def speak(messages: list[dict[str, str]]) -> str:
+            task, text = task_of(messages)
+            return speakers[task](text)
+
+        ledger = PatientLedger()
+        with scripted_model(speak) as model:
+            settings = CampaignSettings.model_validate({"models": {"default": {"model": model}}, **given})
+            prompts = Prompts()
+            recipe = build_recipe(
+                settings,
+                campaign_identity(settings, prompts),
+                prompts.hashes,
+                build_cast(settings, prompts, ledger),
+            )
+            outcome = asyncio.run(recipe.play(seed, trial))
+        return Played(outcome, [call for call in ledger.notes if call.status != "started"])
+
+    return run
