@@ -55,7 +55,7 @@ def main() -> None:
     if shadowed:
         fail(shadowed, 2)
     try:
-        code = build().main(standalone_mode=False)
+        code = build().main(prog_name="descant", standalone_mode=False)
     except click.UsageError as error:
         context = error.ctx.command_path if error.ctx else "descant"
         fail(f"{error.format_message()} (see `{context} --help`)", 2)

@@ -184,7 +184,6 @@ class _Run:
             self.ledger.forget(identity)
         self.counters.done += outcome.done
         self.counters.failed += outcome.failed
-        self.counters.pairs += outcome.pairs
 
     def _campaign(self, status: CampaignStatus, created_at: datetime) -> Campaign:
         config = self.settings.model_dump(mode="json")
@@ -209,7 +208,7 @@ class _Run:
             dialogues=self.counters.total,
             done=self.counters.done,
             failed=self.counters.failed,
-            pairs=self.counters.pairs,
+            pairs=resume.pair_count(self.writer.path, self.recipe.campaign_id),
             calls_sent=self.ledger.sent,
             calls_reused=self.ledger.reused,
             prompt_tokens=spent.prompt_tokens,

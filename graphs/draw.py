@@ -23,7 +23,9 @@ def _graphs() -> Mapping[str, Any]:
     perturb = PerturbSettings(verify=True)
     return {
         "`dialogue`, plain: the user simulator and the assistant in turn": build_dialogue_graph(cast),
-        "`dialogue`, perturbed and verified: what the rejected branch of `music` runs": build_dialogue_graph(cast, perturb),
+        "`dialogue`, perturbed and verified: what the rejected branch of `music` runs": build_dialogue_graph(
+            cast, perturb
+        ),
         "`music`: two branches that live on, then the judges": build_music_graph(cast, perturb, judge_pairs=True),
     }
 

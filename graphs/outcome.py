@@ -31,7 +31,6 @@ class Outcome(NamedTuple):
     """In the order in which they are written: a dialogue after all that belongs to it."""
     done: int
     failed: int
-    pairs: int
 
 
 def outcome_of(
@@ -54,11 +53,10 @@ def outcome_of(
         records += _perturbations(state, own, first_depth=len(trunk))
         dialogues[branch] = _dialogue(seed, trial, branch, state, [*trunk, *own], prompt_hashes)
         records.append(_stats(dialogues[branch], state))
-    pairs = _pairs(seed, ended, dialogues, comparisons, perturb)
-    records += pairs
+    records += _pairs(seed, ended, dialogues, comparisons, perturb)
     records += dialogues.values()
     failed = sum(dialogue.status == "failed" for dialogue in dialogues.values())
-    return Outcome(records, len(dialogues) - failed, failed, sum(isinstance(record, Pair) for record in pairs))
+    return Outcome(records, len(dialogues) - failed, failed)
 
 
 def _chain(

@@ -24,7 +24,6 @@ class Counters:
     """Those of earlier runs included."""
     failed: int = 0
     in_flight: int = 0
-    pairs: int = 0
     done_before: int = 0
     """Done or failed when this run began."""
 

@@ -68,3 +68,9 @@ def created_at(path: str | os.PathLike[str], campaign_id: str) -> datetime | Non
     """When the campaign was first started; null when it never was."""
     rows = query(path, "SELECT created_at FROM campaigns WHERE campaign_id = ?", [campaign_id])
     return rows[0]["created_at"] if rows else None
+
+
+def pair_count(path: str | os.PathLike[str], campaign_id: str) -> int:
+    """The campaign's pairs, those of all its runs."""
+    (row,) = query(path, "SELECT count(*) AS n FROM pairs WHERE campaign_id = ?", [campaign_id])
+    return int(row["n"])
