@@ -56,6 +56,9 @@ def main() -> None:
         fail(shadowed, 2)
     try:
         code = build().main(prog_name="descant", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
     except click.UsageError as error:
         context = error.ctx.command_path if error.ctx else "descant"
         fail(f"{error.format_message()} (see `{context} --help`)", 2)

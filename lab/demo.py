@@ -5,6 +5,7 @@ left off: the campaign from its journal, the training from its checkpoint.
 """
 
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -55,8 +56,8 @@ class DemoResult(NamedTuple):
     truth: Truth
 
 
-def run_demo(out: Path, console: Console, *, seeds: int | None = None) -> DemoResult:
-    """Run, or go on with, the demo in the folder `out`.
+def run_demo(out: Path, console: Console, *, seeds: int | None = None, steps: int | None = None) -> DemoResult:
+    """Run, or go on with, the demo in the folder `out`; `seeds` and `steps` replace the presets' figures.
 
     Raises:
         DemoError: the folder cannot be made.
@@ -81,9 +82,9 @@ def run_demo(out: Path, console: Console, *, seeds: int | None = None) -> DemoRe
     echo("")
 
     echo("3. A small Gemma-2 reward model learns which conversation is better.")
-    fit_settings = load(
-        "reward-demo", RewardFitSettings, folder="fit", overrides=[f"data.path={corpus}", f"out={out / 'reward-model'}"]
-    )
+    overrides = [f"data.path={json.dumps(str(corpus))}", f"out={json.dumps(str(out / 'reward-model'))}"]
+    overrides += [f"steps={steps}"] if steps else []
+    fit_settings = load("reward-demo", RewardFitSettings, folder="fit", overrides=overrides)
     with FitProgress(fit_settings.name) as progress:
         fit = fit_reward(fit_settings, progress=progress, corpus=corpus)
     echo(f"{fit.data_card['splits']['train']['kept']} pairs, {fit.steps} steps, {fit.seconds:.0f} s: {fit.model_dir}")
