@@ -1,0 +1,39 @@
+"""Settings of fits: the paper's figures, presets that differ from the defaults only, and what makes a fit another one."""
+
+import pytest
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from configs.fit_settings import RewardFitSettings, TinySettings
+from configs.load import _find, load, presets
+
+
+def test_the_gemma_preset_has_the_figures_of_the_paper() -> None:
+    settings = load("reward-gemma-2-9b", RewardFitSettings, folder="fit")
+    assert (settings.model, settings.learning_rate, settings.batch_size, settings.max_length) == (
+        "google/gemma-2-9b-it", 2e-6, 64, 2048,
+    )  # fmt: skip
+    assert settings.steps is None  # which means MUSIC's 2,500
+    assert (settings.margin, settings.centering, settings.read_at) == (False, 0.0, "end")
+
+
+@pytest.mark.parametrize("name", presets("fit"))
+def test_a_preset_names_only_what_differs_from_the_defaults(name: str) -> None:
+    defaults = RewardFitSettings().model_dump(mode="json")
+    given = YAML(typ="safe", pure=True).load(_find(name, "fit"))
+    assert load(name, RewardFitSettings, folder="fit").name == name
+    assert {key: value for key, value in given.items() if defaults[key] == value} == {}
+
+
+def test_where_a_fit_is_kept_does_not_make_it_another_one() -> None:
+    settings = RewardFitSettings()
+    watched = settings.model_copy(update={"out": "x", "evaluate_every": 3, "keep": 9, "tiny": TinySettings(layers=9)})
+    assert watched.identity() == settings.identity()
+    assert settings.model_copy(update={"random_seed": 1}).identity() != settings.identity()
+
+
+def test_contradictions_are_refused() -> None:
+    with pytest.raises(ValidationError, match="drop one of the two"):
+        RewardFitSettings(steps=1, epochs=1)
+    with pytest.raises(ValidationError, match="not a multiple of kv_heads"):
+        TinySettings(heads=4, kv_heads=3)
