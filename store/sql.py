@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from store.database import StoreError, reading
-from store.transcript import neutral
+from store.transcript import neutral, print_wide
 
 SQL_FORMATS = ("table", "json", "csv", "parquet")
 LOCKED_DOWN = ("SET enable_external_access = false", "SET lock_configuration = true")
@@ -44,7 +44,8 @@ class Answer(NamedTuple):
 
 def table_of(path: str | os.PathLike[str], sql: str, *, limit: int = TABLE_ROWS) -> Answer:
     """The first rows of a SELECT."""
-    with _asking(path, sql) as cursor:
+    with _asking(path, sql) as (connection, statement):
+        cursor = connection.execute(statement)
         columns = [column[0] for column in cursor.description or ()]
         rows = cursor.fetchmany(limit + 1)
         return Answer(columns, rows[:limit], len(rows) > limit)
@@ -57,11 +58,7 @@ def print_table(answer: Answer, console: Console) -> None:
         table.add_column(Text(neutral(name)), overflow="ellipsis", no_wrap=True)
     for row in answer.rows:
         table.add_row(*(Text(_cell(value)) for value in row))
-    if console.is_terminal:
-        console.print(table)
-    else:
-        wide = Console(file=console.file, width=100_000, color_system=None)
-        wide.print(table)
+    print_wide(table, console)
 
 
 def write_answer(path: str | os.PathLike[str], sql: str, format: str, out: str | None, stdout: IO[bytes]) -> None:
@@ -87,11 +84,11 @@ def write_answer(path: str | os.PathLike[str], sql: str, format: str, out: str |
 
 
 @contextmanager
-def _asking(path: str | os.PathLike[str], sql: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The cursor of one SELECT, for the length of a `with` block; what DuckDB says against it becomes one line."""
+def _asking(path: str | os.PathLike[str], sql: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, duckdb.Statement]]:
+    """A locked-down connection and one SELECT to run on it; what DuckDB says against it becomes one line."""
     with reading(path, settings=LOCKED_DOWN) as connection:
         try:
-            yield connection.execute(_only_select(connection, sql))
+            yield connection, _only_select(connection, sql)
         except duckdb.Error as error:
             raise StoreError(_one_line(error)) from error
 
@@ -124,22 +121,21 @@ def _one_line(error: duckdb.Error) -> str:
 
 
 def _render(path: str | os.PathLike[str], sql: str, format: str, sink: Any) -> None:
-    with _asking(path, sql) as cursor:
+    with _asking(path, sql) as (connection, statement):
         if format == "parquet":
-            _write_parquet(cursor, sink)
+            _write_parquet(connection.sql(statement.query), sink)
         elif format == "csv":
-            _write_csv(cursor, sink)
+            _write_csv(connection.execute(statement), sink)
         else:
-            _write_json(cursor, sink)
+            _write_json(connection.execute(statement), sink)
 
 
-def _write_parquet(cursor: duckdb.DuckDBPyConnection, sink: Any) -> None:
+def _write_parquet(relation: duckdb.DuckDBPyRelation, sink: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = cursor.to_arrow_table()
     try:
-        pq.write_table(table, sink)
+        pq.write_table(relation.to_arrow_table(), sink)
     except pa.ArrowException as error:
         raise StoreError(f"this answer cannot be Parquet ({error}): cast the column, or use --format json") from error
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from store.database import database_path, query
 from store.journal import pending_rows
 from store.lock import Lock
-from store.transcript import neutral
+from store.transcript import neutral, print_wide
 
 
 def status_of(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def print_status(status: dict[str, Any], console: Console) -> None:
             soft_wrap=True,
         )
         if campaign["usage"]:
-            console.print(_usage_table(campaign["usage"]))
+            print_wide(_usage_table(campaign["usage"]), console)
     if status["pending_rows"]:
         who = f"process {status['writer_pid']} is writing" if status["writer_pid"] else "the next run takes them in"
         console.print(Text(f"{status['pending_rows']} rows wait in the journal ({who})", style="dim"))

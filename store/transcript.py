@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 from rich.console import Console
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from store.database import query
@@ -40,6 +41,14 @@ class ShownTurn(NamedTuple):
 def neutral(text: str) -> str:
     """Text that no terminal acts on: control characters as `\\x1b`, Windows line ends as plain ones."""
     return _CONTROL.sub(_escape, text.replace("\r\n", "\n"))
+
+
+def print_wide(table: Table, console: Console) -> None:
+    """Fitted to a terminal; in a pipe as wide as it needs to be."""
+    if console.is_terminal:
+        console.print(table)
+    else:
+        Console(file=console.file, width=100_000, color_system=None).print(table)
 
 
 def show(path: str | os.PathLike[str], prefix: str, console: Console) -> None:

@@ -56,8 +56,7 @@ class Writer:
         self._ingest_seconds = ingest_seconds
         self._lock = _take_lock(self.path)
         try:
-            _open_or_build(self.path)
-            self._offsets = self._forget_removed_segments()
+            self._offsets = _open_or_build(self.path)
             while not self._ingest_batch(patience_seconds=10.0):
                 pass
             self._remove_finished_segments()
@@ -208,19 +207,6 @@ class Writer:
                 self.unreadable_lines += journal.torn_bytes(segment, offset) > 0
                 segment.unlink()
 
-    def _forget_removed_segments(self) -> dict[str, int]:
-        """How far each segment is in; rows about segments that are gone are dropped."""
-        connection = connect(self.path, read_only=False)
-        try:
-            offsets = ingested_offsets(connection)
-            present = {segment.name for segment in journal.segments(self._folder)}
-            gone = offsets.keys() - present
-            if gone:
-                connection.execute("DELETE FROM ingested WHERE list_contains(?, segment)", [sorted(gone)])
-            return {name: offset for name, offset in offsets.items() if name in present}
-        finally:
-            _close(connection, self.path)
-
 
 def write_through(path: str | os.PathLike[str], records: Iterable[Record]) -> None:
     """Writes records whoever holds the database: directly, or through a segment of the journal that its holder takes in."""
@@ -259,8 +245,11 @@ def _take_lock(file: Path) -> Lock:
     return lock
 
 
-def _open_or_build(file: Path) -> None:
-    """Checks and migrates what is there, or builds a new database beside and renames it."""
+def _open_or_build(file: Path) -> dict[str, int]:
+    """Checks and migrates what is there, or builds a new database beside and renames it.
+
+    Returns how far each segment that is still there was taken in.
+    """
     if file.exists():
         connection = connect(file, read_only=True)
         try:
@@ -270,9 +259,9 @@ def _open_or_build(file: Path) -> None:
         connection = connect(file, read_only=False)
         try:
             migrate(connection)
+            return _offsets_of_present_segments(connection, file)
         finally:
             _close(connection, file)
-        return
     log = file.with_name(file.name + ".wal")
     if log.exists():
         raise StoreError(f"{str(log)!r} is left over from a database that is gone: remove it, or put the database back")
@@ -285,12 +274,22 @@ def _open_or_build(file: Path) -> None:
         finally:
             connection.close()
         building.rename(file)
+        return {}
     except (OSError, duckdb.Error) as error:
         for leftover in (building, building.with_name(building.name + ".wal")):
             with contextlib.suppress(OSError):
                 leftover.unlink(missing_ok=True)
         what = error.strerror if isinstance(error, OSError) and error.errno != errno.ENOENT else first_line(error)
         raise StoreError(f"{str(file)!r} cannot be created ({what}): choose another place with --db") from error
+
+
+def _offsets_of_present_segments(connection: duckdb.DuckDBPyConnection, file: Path) -> dict[str, int]:
+    """What `ingested` says, once it has forgotten segments that were removed."""
+    offsets = ingested_offsets(connection)
+    present = {segment.name for segment in journal.segments(journal_folder(file))}
+    for gone in offsets.keys() - present:
+        connection.execute("DELETE FROM ingested WHERE segment = ?", [gone])
+    return {name: offset for name, offset in offsets.items() if name in present}
 
 
 def _close(connection: duckdb.DuckDBPyConnection, file: Path) -> None:

@@ -23,6 +23,7 @@ from store.records import (
 )
 
 NOW = datetime(2026, 11, 20, 12, 30, 15, 123456, tzinfo=UTC)
+BRANCHES: tuple[Branch, Branch] = ("chosen", "rejected")
 NASTY = 'quotes " \' and \\ slashes, a\ttab, a\nline, NUL \x00, é, 漢字, 🎼, \u2028 and "}\n{"t":"turns"'
 
 
@@ -204,8 +205,8 @@ def corpus(n_pairs: int = 3, *, campaign_id: str = "camp_a", last_only: bool = F
         records.append(seed)
         sides: list[str] = []
         trunk: list[Turn] = []
-        for branch in ("chosen", "rejected"):
-            path, made = _play(campaign_id, seed, branch, trunk, last_only=last_only)
+        for branch in BRANCHES:
+            path, made = _play(campaign_id, seed, branch, trunk)
             records += made
             trunk = trunk or path[: 3 if last_only else 1]
             sides.append(dialogue_id(campaign_id, seed.seed_id, branch, 0))
@@ -226,9 +227,7 @@ def corpus(n_pairs: int = 3, *, campaign_id: str = "camp_a", last_only: bool = F
     return records
 
 
-def _play(
-    campaign_id: str, seed: Seed, branch: Branch, trunk: list[Turn], *, last_only: bool
-) -> tuple[list[Turn], list[Record]]:
+def _play(campaign_id: str, seed: Seed, branch: Branch, trunk: list[Turn]) -> tuple[list[Turn], list[Record]]:
     identity = dialogue_id(campaign_id, seed.seed_id, branch, 0)
     roles: tuple[MessageRole, ...] = ("user", "assistant", "user", "assistant")
     texts = (seed.messages[0].content, f"{branch} answer one", "And then?", f"{branch} answer two")

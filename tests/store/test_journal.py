@@ -80,14 +80,18 @@ def test_a_closed_journal_refuses(tmp_path: Path) -> None:
         journal.append(turn(1))
 
 
+def _append_all(journal: Journal) -> None:
+    for number in range(100):
+        journal.append(turn(number, content="x" * 1000))
+
+
 def test_a_full_disk_is_said_and_the_next_append_goes_on_when_there_is_room(
     tmp_path: Path, file_limit: Callable[[int | None], None]
 ) -> None:
     journal = Journal(tmp_path / "j")
     file_limit(10_000)
     with pytest.raises(JournalError, match="free some space"):
-        for number in range(100):
-            journal.append(turn(number, content="x" * 1000))
+        _append_all(journal)
     (segment,) = segments(tmp_path / "j")
     assert segment.stat().st_size == 10_000
     whole = [line_of(turn(number, content="x" * 1000)) for number in range(100)]

@@ -81,9 +81,9 @@ def test_a_newer_schema_is_refused_and_left_alone(fill: Callable[..., Path]) -> 
     with duckdb.connect(db) as connection:
         connection.execute(f"INSERT INTO {MARKER} VALUES (99, 'later', now()::TIMESTAMP)")
     before = db.read_bytes()
-    with pytest.raises(StoreError, match="schema version 99.*upgrade Descant"):
+    with pytest.raises(StoreError, match=r"schema version 99.*upgrade Descant"):
         query(db, "SELECT 1")
-    with pytest.raises(StoreError, match="schema version 99.*upgrade Descant"):
+    with pytest.raises(StoreError, match=r"schema version 99.*upgrade Descant"):
         Writer(db)
     assert db.read_bytes() == before
     assert [path.name for path in db.parent.iterdir()] == [db.name]

@@ -11,7 +11,7 @@ import pytest
 
 from store import writer as writer_module
 from store.database import StoreBusyError, StoreError, query
-from store.ingest import ingest
+from store.ingest import ingest, read_batch
 from store.journal import Journal, journal_folder, line_of, segments
 from store.writer import Writer, write_through
 from tests.store.store_samples import call, campaign, corpus, turn
@@ -71,7 +71,6 @@ def test_rows_keep_the_order_in_which_they_came(db: Path) -> None:
 
 
 def test_a_backlog_of_several_batches_comes_in_whole(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read_batch = writer_module.read_batch
     monkeypatch.setattr(writer_module, "read_batch", lambda *known: read_batch(*known, limit_bytes=2000))
     with Writer(db) as writer:
         writer.append(*(turn(number) for number in range(100)))
@@ -229,7 +228,7 @@ def test_readers_get_in_during_a_campaign(db: Path, beside: Callable[..., Any]) 
         writer.flush()
         reader = beside(
             "import sys\nfrom store.database import query\n"
-            "for _ in range(40):\n  n = query(sys.argv[1], 'SELECT count(*) AS n FROM turns')[0]['n']\nprint(n)",
+            "for _ in range(15):\n  n = query(sys.argv[1], 'SELECT count(*) AS n FROM turns')[0]['n']\nprint(n)",
             db,
         )
         number = 0
@@ -273,6 +272,11 @@ def test_an_error_of_the_ingester_is_raised_and_the_rows_stay_in_the_journal(
     assert query(db, "SELECT turn_id FROM turns") == [{"turn_id": "turn_00000001"}]
 
 
+def _append_and_fail(writer: Writer) -> None:
+    writer.append(turn(1))
+    raise KeyError("mine")
+
+
 def test_the_first_error_is_raised_and_a_failing_close_is_noted_on_it(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,8 +285,7 @@ def test_the_first_error_is_raised_and_a_failing_close_is_noted_on_it(
 
     monkeypatch.setattr(writer_module, "ingest", full)
     with pytest.raises(KeyError) as caught, Writer(db) as writer:
-        writer.append(turn(1))
-        raise KeyError("mine")
+        _append_and_fail(writer)
     assert caught.value.__notes__ == ["the disk is full"]
 
 

@@ -1,0 +1,119 @@
+"""What the rest of Descant asks of the corpus."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from store.database import StoreError, query
+from store.queries import campaigns, finished_dialogues, preference_pairs, recorded_calls, resolve_id, usage
+from store.records import Fit, Metric
+from tests.store.store_samples import NOW, call, campaign, corpus, one_of_each
+
+
+def test_only_answered_calls_of_open_dialogues_are_offered_again(fill: Callable[..., Path]) -> None:
+    db = fill(
+        *one_of_each(),
+        call("call_open", dialogue_id="dlg_open"),
+        call("call_begun", dialogue_id="dlg_open", status="started"),
+        call("call_other", dialogue_id="dlg_open", campaign_id="camp_b"),
+        call("call_old", dialogue_id="dlg_open", status="superseded"),
+    )
+    found = recorded_calls(db, "camp_a")
+    assert found.keys() == {"call_open"}
+    assert found["call_open"].request_hash == "r1"
+    assert found["call_open"].response == call().response
+    assert finished_dialogues(db, "camp_a") == {"dlg_a", "dlg_b"}
+
+
+def test_usage_counts_what_was_paid(fill: Callable[..., Path]) -> None:
+    db = fill(
+        campaign(), call("call_1"), call("call_2", status="superseded"), call("call_3", status="failed", cost_usd=None)
+    )
+    found = usage(db, "camp_a")
+    assert (found.calls, found.failed, found.in_flight, found.cost_usd) == (2, 1, 0, 0.5)
+    assert (found.prompt_tokens, found.completion_tokens) == (30, 12)
+
+
+def test_one_unknown_price_makes_the_cost_unknown(fill: Callable[..., Path]) -> None:
+    db = fill(campaign(), call("call_1"), call("call_2", agent="judge", cost_usd=None))
+    assert usage(db, "camp_a").cost_usd is None
+    assert usage(db, "camp_nobody") == (0, 0, 0, 0, 0, 0.0)
+
+
+def test_campaigns_have_their_counts(fill: Callable[..., Path]) -> None:
+    (row,) = campaigns(fill(*corpus(3)))
+    assert (row["name"], row["dialogues"], row["failed"], row["pairs"], row["landed"]) == ("first", 6, 0, 3, 3)
+    assert row["chosen_longer"] == 0.5
+
+
+def test_pairs_hold_both_whole_conversations_in_order(fill: Callable[..., Path]) -> None:
+    found = preference_pairs(fill(*corpus(4)))
+    assert [pair.pair_id for pair in found] == sorted(pair.pair_id for pair in found)
+    for pair in found:
+        assert [message.role for message in pair.chosen] == ["user", "assistant", "user", "assistant"]
+        assert [message.content for message in pair.rejected[1:]] == [
+            "rejected answer one",
+            "And then?",
+            "rejected answer two",
+        ]
+        assert pair.chosen[0] == pair.rejected[0]
+        assert pair.n_turns == 2
+
+
+def test_pairs_are_chosen_by_campaign_split_and_method(fill: Callable[..., Path]) -> None:
+    db = fill(*corpus(20), *corpus(2, campaign_id="camp_z"), campaign("camp_z", name="last"))
+    assert len(preference_pairs(db)) == 22
+    assert len(preference_pairs(db, campaign="last")) == 2
+    assert len(preference_pairs(db, campaign="camp_z", method="music")) == 2
+    assert preference_pairs(db, method="capo") == []
+    assert sum(len(preference_pairs(db, split=split)) for split in ("train", "validation", "test")) == 22
+
+
+def test_an_id_is_found_by_its_beginning(fill: Callable[..., Path]) -> None:
+    db = fill(*one_of_each())
+    assert resolve_id(db, "dlg_a") == ("dialogue", "dlg_a")
+    assert resolve_id(db, "pair") == ("pair", "pair_a")
+    assert resolve_id(db, "fit_") == ("fit", "fit_a")
+    with pytest.raises(StoreError, match=r"several ids begin with 'seed' \(seed_a, seed_b\)"):
+        resolve_id(db, "seed")
+    for nothing in ("dlg_x", "nonsense", "", "%", "_"):
+        with pytest.raises(StoreError, match=r"nothing has the id|several ids"):
+            resolve_id(db, nothing)
+
+
+def test_a_whole_id_wins_over_longer_ones(fill: Callable[..., Path]) -> None:
+    assert resolve_id(fill(campaign("camp_a"), campaign("camp_ab")), "camp_a") == ("campaign", "camp_a")
+
+
+def test_a_failed_dialogue_without_turns_still_has_a_transcript(fill: Callable[..., Path]) -> None:
+    db = fill(*one_of_each())
+    rows = query(db, "SELECT messages, split FROM transcripts WHERE dialogue_id = 'dlg_b'")
+    assert rows == [{"messages": [], "split": "train"}]
+
+
+def test_failures_of_dialogues_and_calls_stand_in_one_view(fill: Callable[..., Path]) -> None:
+    db = fill(*one_of_each(), call("call_f", status="failed", error="500"))
+    assert query(db, "SELECT what, id FROM errors ORDER BY what") == [
+        {"what": "call", "id": "call_f"},
+        {"what": "dialogue", "id": "dlg_b"},
+    ]
+
+
+def test_the_leaderboard_shows_the_latest_step_of_each_metric(fill: Callable[..., Path]) -> None:
+    fit = Fit(
+        fit_id="fit_a",
+        name="t",
+        objective="reward",
+        config={},
+        data_card={},
+        checkpoint=None,
+        status="done",
+        created_at=NOW,
+    )
+    db = fill(
+        fit, *(Metric(fit_id="fit_a", name="loss", slice="all", value=1.0 / step, step=step) for step in (1, 4, 2))
+    )
+    assert query(db, "SELECT metric, name, value, step FROM leaderboard") == [
+        {"metric": "loss", "name": "t", "value": 0.25, "step": 4}
+    ]

@@ -1,0 +1,159 @@
+"""Seed files: every format, every cut, and every way in which a row can be wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from configs.settings import SeedSettings
+from store.database import StoreError
+from store.records import Message
+from store.seeds import SeedFile, read_seeds
+
+U1, A1, U2 = (
+    {"role": "user", "content": "one?"},
+    {"role": "assistant", "content": "one."},
+    {"role": "user", "content": "two?"},
+)
+ROWS: dict[str, dict[str, Any]] = {
+    "messages": {"messages": [U1, A1, U2], "id": "m1"},
+    "mtbench": {"question_id": 81, "category": "writing", "turns": ["one?", "two?"]},
+    "mtbench101": {
+        "task": "GR",
+        "id": 1,
+        "history": [{"user": "one?", "bot": "one."}, {"user": "two?", "bot": "two."}],
+    },
+    "skywork": {"chosen": [U1, A1, U2, A1], "rejected": [U1, A1], "source": "magpie"},
+    "sharegpt": {"id": "x", "conversations": [{"from": "human", "value": "one?"}, {"from": "gpt", "value": "one."}]},
+}
+METADATA = {
+    "messages": {"id": "m1"},
+    "mtbench": {"question_id": 81, "category": "writing", "turns": ["one?", "two?"]},
+    "mtbench101": {"task": "GR", "id": 1},
+    "skywork": {"source": "magpie"},
+    "sharegpt": {"id": "x"},
+}
+
+
+def read(tmp_path: Path, *lines: Any, skip_bad: bool = False, **settings: Any) -> SeedFile:
+    path = tmp_path / "seeds.jsonl"
+    path.write_bytes(b"".join(line if isinstance(line, bytes) else orjson.dumps(line) + b"\n" for line in lines))
+    return read_seeds(SeedSettings(path=str(path), **settings), skip_bad=skip_bad)
+
+
+def texts(messages: tuple[Message, ...]) -> list[str]:
+    return [message.content for message in messages]
+
+
+@pytest.mark.parametrize("shape", list(ROWS))
+def test_each_format_is_recognised_and_keeps_its_metadata(shape: str, tmp_path: Path) -> None:
+    (seed,) = read(tmp_path, ROWS[shape]).seeds
+    assert texts(seed.messages) == ["one?"]
+    assert seed.metadata == METADATA[shape]
+    assert seed.source == "seeds.jsonl"
+    assert read(tmp_path, ROWS[shape], format=shape).seeds == [seed]
+
+
+@pytest.mark.parametrize(
+    ("cut", "kept"), [("first_user", 1), ("last_user", 3), ("last_assistant", 2)], ids=lambda value: str(value)
+)
+def test_a_cut_keeps_the_prefix_that_it_names(cut: str, kept: int, tmp_path: Path) -> None:
+    (seed,) = read(tmp_path, {"messages": [U1, A1, U2]}, cut=cut).seeds
+    assert len(seed.messages) == kept
+
+
+def test_a_system_turn_stays_before_the_first_user_turn(tmp_path: Path) -> None:
+    (seed,) = read(tmp_path, {"messages": [{"role": "system", "content": "Be brief."}, U1, A1]}).seeds
+    assert texts(seed.messages) == ["Be brief.", "one?"]
+
+
+def test_equal_texts_are_different_seeds_of_one_split(tmp_path: Path) -> None:
+    first, second, other = read(tmp_path, {"messages": [U1]}, {"messages": [U1, A1]}, {"messages": [U2]}).seeds
+    assert first.seed_id != second.seed_id
+    assert first.split == second.split
+    assert read(tmp_path, {"messages": [U2]}, {"messages": [U1]}).seeds[0].seed_id == other.seed_id
+
+
+def test_a_limit_takes_seeds_from_the_front_and_reads_no_further(tmp_path: Path) -> None:
+    assert texts(read(tmp_path, ROWS["messages"], b"broken\n", limit=1).seeds[0].messages) == ["one?"]
+
+
+def test_blank_lines_windows_ends_and_a_byte_order_mark_are_accepted(tmp_path: Path) -> None:
+    row = orjson.dumps(ROWS["messages"])
+    lines = (b"\xef\xbb\xbf" + row + b"\r\n", b"\r\n", b"  \n", row)
+    assert len(read(tmp_path, *lines).seeds) == 2
+
+
+GOOD = {"messages": [U1]}
+BROKEN: dict[str, tuple[Any, str]] = {
+    "cut off": (b'{"messages": [{"role": "us\n', "not valid JSON"),
+    "utf-8": (b'{"messages": [{"role": "user", "content": "caf\xe9"}]}\n', "not valid UTF-8 at byte 47"),
+    "a list": ([], "a JSON object is expected, not a list"),
+    "a number": (7, "not a number"),
+    "no key": ({"turns": []}, "the key 'messages' is missing"),
+    "not a list": ({"messages": "hello"}, "messages should be a list, not text"),
+    "empty list": ({"messages": []}, "messages is an empty list"),
+    "no object": ({"messages": ["hello"]}, "messages.0. should be an object"),
+    "no content": ({"messages": [{"role": "user"}]}, "messages.0. lacks the key 'content'"),
+    "null": ({"messages": [{"role": "user", "content": None}]}, "messages.0..content should be text, not null"),
+    "empty turn": ({"messages": [{"role": "user", "content": "  \n"}]}, "turn 1 .user. is empty"),
+    "two users": ({"messages": [U1, U2]}, "turns 1 and 2 are both user turns"),
+    "assistant first": ({"messages": [A1]}, "turn 1 is an assistant turn with no user turn before it"),
+    "late system": ({"messages": [U1, {"role": "system", "content": "x"}]}, "turn 2 is a system turn"),
+    "no user": ({"messages": [{"role": "system", "content": "x"}]}, "there is no user turn"),
+    "tool": ({"messages": [U1, {"role": "tool", "content": "x"}]}, "turn 2 has the role 'tool'"),
+    "surrogate": (b'{"messages": [{"role": "user", "content": "\\ud800"}]}\n', "not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("fault", list(BROKEN))
+def test_a_broken_line_is_named_with_what_is_wrong(fault: str, tmp_path: Path) -> None:
+    line, what = BROKEN[fault]
+    with pytest.raises(StoreError, match=rf"seeds\.jsonl:2: .*{what}.*--skip-bad") as caught:
+        read(tmp_path, GOOD, line, GOOD)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", list(BROKEN))
+def test_a_broken_line_is_skipped_and_counted_when_asked(fault: str, tmp_path: Path) -> None:
+    line, _ = BROKEN[fault]
+    found = read(tmp_path, GOOD, line, GOOD, skip_bad=True)
+    assert len(found.seeds) == 2
+    (skipped,) = found.skipped
+    assert ":2: " in skipped
+
+
+def test_a_cut_that_a_row_cannot_give_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no assistant turn to cut at"):
+        read(tmp_path, ROWS["mtbench"], cut="last_assistant")
+
+
+def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"seeds\.jsonl:1: none of its keys \(instruction\).*mtbench101"):
+        read(tmp_path, {"instruction": "x"})
+
+
+def test_auto_looks_at_the_first_row_that_can_be_read(tmp_path: Path) -> None:
+    found = read(tmp_path, b"broken\n", ROWS["sharegpt"], skip_bad=True)
+    assert len(found.seeds) == len(found.skipped) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \r\n", b"\xef\xbb\xbf"])
+def test_an_empty_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="holds no seeds: it is empty"):
+        read(tmp_path, content)
+
+
+def test_a_file_of_broken_lines_only_is_refused_even_when_they_are_skipped(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"none of its 2 rows could be read, the first because: .*:1: "):
+        read(tmp_path, b"x\n", b"y\n", skip_bad=True)
+
+
+def test_a_missing_file_a_folder_and_rehearsal_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is no file"):
+        read_seeds(SeedSettings(path=str(tmp_path / "none.jsonl")))
+    with pytest.raises(StoreError, match="cannot be read"):
+        read_seeds(SeedSettings(path=str(tmp_path)))
+    with pytest.raises(StoreError, match="generated"):
+        read_seeds(SeedSettings(format="rehearsal"))
