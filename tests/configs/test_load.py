@@ -114,7 +114,7 @@ def test_a_missing_file_a_folder_and_bytes_are_told(tmp_path: Path) -> None:
 def test_an_unknown_preset_is_told_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'rehearsal'"):
         load("reharsal", CampaignSettings)
-    with pytest.raises(ConfigError, match="the presets are .*dialogue, music"):
+    with pytest.raises(ConfigError, match=r"the presets are .*dialogue, music"):
         load("zzzzzz", CampaignSettings)
 
 

@@ -23,7 +23,7 @@ def test_user_and_assistant_speak_in_turn(play: Play) -> None:
     assert [call.purpose for call in played.calls] == ["answer", "ask", "answer", "ask", "answer"]
     dialogue = played.dialogues["main"]
     assert (dialogue.status, dialogue.termination_reason, dialogue.n_turns) == ("done", "max_turns", 3)
-    assert (played.outcome.done, played.outcome.failed, played.outcome.pairs) == (1, 0, 0)
+    assert (played.outcome.done, played.outcome.failed, played.pairs) == (1, 0, [])
     assert [stats.n_words for stats in played.of(DialogueStats)] == [sum(len(t.split()) for t in played.texts())]
 
 
