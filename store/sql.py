@@ -150,16 +150,14 @@ def _write_csv(cursor: duckdb.DuckDBPyConnection, sink: Any) -> None:
 
 
 def _write_json(cursor: duckdb.DuckDBPyConnection, sink: Any) -> None:
-    names = [column[0] for column in cursor.description or ()]
-    is_json = [str(column[1]) == "JSON" for column in cursor.description or ()]
+    columns = [(_json(column[0]), str(column[1]) == "JSON") for column in cursor.description or ()]
     sink.write(b"[")
     for number, row in enumerate(_rows(cursor)):
-        item = {
-            name: orjson.Fragment(value) if nested and value is not None else value
-            for name, value, nested in zip(names, row, is_json, strict=True)
-        }
-        sink.write(b",\n " if number else b"\n ")
-        sink.write(_json(item))
+        fields = (
+            name + b":" + (value.encode() if is_json and value is not None else _json(value))
+            for (name, is_json), value in zip(columns, row, strict=True)
+        )
+        sink.write((b",\n " if number else b"\n ") + b"{" + b",".join(fields) + b"}")
     sink.write(b"\n]\n")
 
 
@@ -198,8 +196,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, orjson.Fragment):
-        return json.loads(value.contents)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, int | str | None) else str(value)
