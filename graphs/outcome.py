@@ -7,6 +7,7 @@ from agents.judge import settled
 from configs.settings import PerturbSettings
 from graphs.state import Alteration, Comparison, DialogueState, messages_of
 from store.identity import judgement_id, pair_id, perturbation_id, turn_id
+from store.pairs import first_divergent_turn
 from store.records import (
     Branch,
     Dialogue,
@@ -189,16 +190,6 @@ def _pairs(
         split=seed.split,
     )
     return [pair, *(_comparison(pair.pair_id, comparison) for comparison in comparisons)]
-
-
-def first_divergent_turn(chosen: Sequence[Message], rejected: Sequence[Message]) -> int | None:
-    """Which assistant answer differs first, from 1; null when the shorter side equals the longer one's beginning."""
-    answer = 0
-    for one, other in zip(chosen, rejected, strict=False):
-        answer += one.role == "assistant"
-        if one.role == "assistant" and one != other:
-            return answer
-    return None
 
 
 def judged_label(comparisons: Sequence[Comparison]) -> str | None:

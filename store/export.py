@@ -14,6 +14,7 @@ import orjson
 
 from store.database import StoreError, reading
 from store.identity import content_hash, split_of
+from store.pairs import first_divergent_turn
 from store.records import Message, PreferencePair
 from store.seeds import RowError, conversation_of_list, lines_of, row_of
 
@@ -213,16 +214,6 @@ def _pair_of(row: dict[str, Any], sides: _Sides, seen: Counter[str]) -> Preferen
         split=split_of(chosen[:first_user]),
         method=next((row[key] for key in ("method", "source") if isinstance(row.get(key), str)), "imported"),
         n_turns=sum(message.role == "assistant" for message in chosen),
-        first_divergent_turn=first_divergent_turn(chosen, rejected),
+        first_divergent_turn=first_divergent_turn(chosen, rejected) or 0,  # 0: the sides are equal
         margin=None if margin is None else float(margin),
     )
-
-
-def first_divergent_turn(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> int:
-    """Which assistant answer differs first, from 1: the first one that is not the same after the same history."""
-    answers = 0
-    for good, bad in zip(chosen, rejected, strict=False):
-        if good != bad:
-            break
-        answers += good.role == "assistant"
-    return answers + 1

@@ -309,5 +309,7 @@ class PreferencePair(NamedTuple):
     split: str
     method: str
     n_turns: int
+    """Assistant answers of the chosen side."""
     first_divergent_turn: int
+    """Which assistant answer differs first, from 1; 0 when the sides are equal."""
     margin: float | None = None

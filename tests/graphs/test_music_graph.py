@@ -2,7 +2,7 @@
 
 import pytest
 
-from graphs.outcome import first_divergent_turn
+from store.pairs import first_divergent_turn
 from tests.graphs.conftest import Play, seed_of
 from tests.scripted import said
 

@@ -6,39 +6,9 @@ from pathlib import Path
 import pytest
 
 from store.database import StoreError, query
-from store.queries import campaigns, finished_dialogues, preference_pairs, recorded_calls, resolve_id, usage
+from store.queries import campaigns, preference_pairs, resolve_id
 from store.records import Fit, Metric
 from tests.store.store_samples import NOW, call, campaign, corpus, one_of_each
-
-
-def test_only_answered_calls_of_open_dialogues_are_offered_again(fill: Callable[..., Path]) -> None:
-    db = fill(
-        *one_of_each(),
-        call("call_open", dialogue_id="dlg_open"),
-        call("call_begun", dialogue_id="dlg_open", status="started"),
-        call("call_other", dialogue_id="dlg_open", campaign_id="camp_b"),
-        call("call_old", dialogue_id="dlg_open", status="superseded"),
-    )
-    found = recorded_calls(db, "camp_a")
-    assert found.keys() == {"call_open"}
-    assert found["call_open"].request_hash == "r1"
-    assert found["call_open"].response == call().response
-    assert finished_dialogues(db, "camp_a") == {"dlg_a", "dlg_b"}
-
-
-def test_usage_counts_what_was_paid(fill: Callable[..., Path]) -> None:
-    db = fill(
-        campaign(), call("call_1"), call("call_2", status="superseded"), call("call_3", status="failed", cost_usd=None)
-    )
-    found = usage(db, "camp_a")
-    assert (found.calls, found.failed, found.in_flight, found.cost_usd) == (2, 1, 0, 0.5)
-    assert (found.prompt_tokens, found.completion_tokens) == (30, 12)
-
-
-def test_one_unknown_price_makes_the_cost_unknown(fill: Callable[..., Path]) -> None:
-    db = fill(campaign(), call("call_1"), call("call_2", agent="judge", cost_usd=None))
-    assert usage(db, "camp_a").cost_usd is None
-    assert usage(db, "camp_nobody") == (0, 0, 0, 0, 0, 0.0)
 
 
 def test_campaigns_have_their_counts(fill: Callable[..., Path]) -> None:
