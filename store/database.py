@@ -28,6 +28,8 @@ class StoreError(DescantError):
 class StoreBusyError(StoreError):
     """Raised when the database stayed open in another process for longer than we wait."""
 
+    exit_code = 1
+
 
 def database_path(path: str | os.PathLike[str]) -> Path:
     """Links resolved, so that every process finds the same lock and the same journal."""

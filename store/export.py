@@ -98,10 +98,10 @@ def _refuse_early_differences(
         """,
         parameters,
     ).fetchall()
-    for pair_id, first_divergent_turn, count in rows:
+    for pair_id, first_turn, count in rows:
         raise StoreError(
             f"{count} of {n_pairs} pairs do not share all but the last answer ({pair_id} differs from answer "
-            f"{first_divergent_turn} on): a prompt with two answers cannot hold them; use --format trl or skywork"
+            f"{first_turn} on): a prompt with two answers cannot hold them; use --format trl or skywork"
         )
 
 

@@ -22,6 +22,12 @@ _TABLE_START = len(b'{"t":"')
 _TO_ROW = len(b'","r":')
 
 
+class IngestError(StoreError):
+    """Raised when the journal cannot be moved into the database, as on a full disk. It stays in the journal."""
+
+    exit_code = 1
+
+
 class Batch(NamedTuple):
     """What one transaction takes in."""
 
@@ -88,7 +94,7 @@ def ingest(connection: duckdb.DuckDBPyConnection, batch: Batch) -> int:
             connection.execute("INSERT INTO ingested VALUES (?, ?)", [segment, offset])
         connection.execute("COMMIT")
     except duckdb.Error as error:
-        raise StoreError(
+        raise IngestError(
             f"the journal could not be moved into the database ({first_line(error)}): nothing is lost; mend that and "
             "run the same command again"
         ) from error

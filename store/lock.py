@@ -27,9 +27,9 @@ class Lock:
             if is_same_file(fd, self.path):
                 break
             os.close(fd)  # its last holder removed the file between our open and our flock
+        self._fd = fd
         os.ftruncate(fd, 0)
         os.write(fd, f"{os.getpid()}\n".encode())
-        self._fd = fd
         return True
 
     def holder(self) -> str:

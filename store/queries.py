@@ -1,7 +1,7 @@
 """What the rest of Descant asks of the corpus: named functions, values always as parameters."""
 
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 from store.database import StoreError, query, reading
 from store.records import Message, PreferencePair

@@ -18,7 +18,7 @@ import duckdb
 
 from store import journal
 from store.database import StoreBusyError, StoreError, check_ours, connect, database_path, first_line
-from store.ingest import ingest, ingested_offsets, read_batch
+from store.ingest import IngestError, ingest, ingested_offsets, read_batch
 from store.journal import Journal, journal_folder
 from store.lock import Lock
 from store.migrations import migrate
@@ -205,7 +205,7 @@ class Writer:
             offset = self._offsets.get(segment.name, 0)
             if not journal.read_whole_lines(segment, offset, 1 << 16):
                 self.unreadable_lines += journal.torn_bytes(segment, offset) > 0
-                segment.unlink()
+                segment.unlink(missing_ok=True)
 
 
 def write_through(path: str | os.PathLike[str], records: Iterable[Record]) -> None:
@@ -235,6 +235,7 @@ def _take_lock(file: Path) -> Lock:
     try:
         taken = lock.take()
     except OSError as error:
+        lock.release()
         raise StoreError(
             f"the folder {str(file.parent)!r} cannot be written ({error.strerror}): choose another with --db"
         ) from error
@@ -297,4 +298,4 @@ def _close(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
     try:
         connection.close()
     except duckdb.Error as error:
-        raise StoreError(f"{str(file)!r} could not be closed ({first_line(error)}): is the disk full?") from error
+        raise IngestError(f"{str(file)!r} could not be closed ({first_line(error)}): is the disk full?") from error

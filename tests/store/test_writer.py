@@ -1,7 +1,9 @@
 """The one writer: everything once, last row wins, one at a time, nothing half made."""
 
 import os
+import random
 import signal
+import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -270,6 +272,63 @@ def test_an_error_of_the_ingester_is_raised_and_the_rows_stay_in_the_journal(
     with Writer(db):
         pass
     assert query(db, "SELECT turn_id FROM turns") == [{"turn_id": "turn_00000001"}]
+
+
+def _write_until_full(writer: Writer, written: list[int]) -> None:
+    noise = random.Random(0)
+    while True:
+        texts = ["".join(noise.choices(string.ascii_letters, k=400)) for _ in range(50)]
+        writer.append(*(turn(len(written) + place, content=text) for place, text in enumerate(texts)))
+        written.extend(range(50))
+        writer.flush()
+
+
+def test_a_full_disk_stops_the_writer_and_loses_nothing(
+    db: Path, file_limit: Callable[[int | None], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal.__init__, "__kwdefaults__", {"segment_bytes": 100_000})
+    written: list[int] = []
+    writer = Writer(db)
+    file_limit(1_500_000)
+    with pytest.raises(StoreError, match=r"could not be moved into the database .*nothing is lost"):
+        _write_until_full(writer, written)
+    with pytest.raises(StoreError, match="nothing is lost"):
+        writer.close()
+    file_limit(None)
+    with Writer(db):
+        pass
+    n = len(written)
+    assert query(db, "SELECT count(*) AS n, count(DISTINCT turn_id) AS ids FROM turns") == [{"n": n, "ids": n}]
+    assert names(db.parent) == [db.name]
+
+
+KILLED_ANYWHERE = """
+import sys
+from store.writer import Writer
+from tests.store.store_samples import turn
+writer = Writer(sys.argv[1], ingest_seconds=0.01)
+for number in range(int(sys.argv[2]), 10**9, 20):
+    writer.append(*(turn(n) for n in range(number, number + 20)))
+    print(number + 20, flush=True)
+"""
+
+
+def test_kills_at_any_moment_lose_and_double_nothing(db: Path, beside: Callable[..., Any]) -> None:
+    noted = 0
+    for n_lines in (1, 300, 17, 900, 120):
+        process = beside(KILLED_ANYWHERE, db, noted)
+        said = ""
+        while said.count("\n") < n_lines:
+            said += os.read(process.stdout.fileno(), 1 << 16).decode()
+        process.kill()
+        said += process.communicate()[0]
+        noted = int(said.split("\n")[-2])
+    with Writer(db):
+        pass
+    (found,) = query(db, "SELECT count(*) AS n, count(DISTINCT turn_id) AS ids FROM turns")
+    assert found["n"] == found["ids"]
+    assert found["n"] in (noted, noted + 20)  # the last append may have been noted before it could be printed
+    assert names(db.parent) == [db.name]
 
 
 def _append_and_fail(writer: Writer) -> None:
