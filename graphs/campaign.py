@@ -194,6 +194,7 @@ class _Run:
             config=config,
             config_hash=content_hash(config),
             version=_version(),
+            n_seeds=len(self.seeds),
             status=status,
             created_at=created_at,
             finished_at=datetime.now(UTC) if status == "done" else None,
