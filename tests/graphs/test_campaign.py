@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from agents.llm import ProviderError
 from agents.rehearsal.server import ServerSettings, serving
 from configs.errors import DescantError
+from configs.load import load
 from configs.settings import CampaignSettings
 from graphs.campaign import CampaignReport, run_campaign
 from graphs.seeds import load_seeds
@@ -36,7 +38,7 @@ TABLES = {
     "response, finish_reason, status, prompt_tokens, completion_tokens, cost_usd, error",
 }
 """What must not depend on when and how fast a campaign ran."""
-N_SEEDS = 8
+N_SEEDS = 5
 N_CALLS = N_SEEDS * 12
 """A seed of two turns: 3 calls on the chosen side, 7 on the rejected, 2 of a judge."""
 
@@ -145,19 +147,39 @@ PAID_SEEDS = "SELECT json_extract(parameters, '$.seed')::BIGINT AS seed FROM cal
 
 def test_an_interrupted_campaign_drains_and_goes_on(uninterrupted: Path, tmp_path: Path) -> None:
     database, log = tmp_path / "corpus.duckdb", tmp_path / "log.jsonl"
+
+    def interrupt() -> None:
+        wait_until(lambda: len(log_of(log)) >= N_CALLS // 3)
+        os.kill(os.getpid(), signal.SIGINT)
+
     with serving(ServerSettings(latency_ms=15.0, log=str(log))) as api_base:
         settings = settings_for(api_base)
-        process = start_descant("run", written(tmp_path / "config.yaml", settings), "--db", str(database), cwd=tmp_path)
-        wait_until(lambda: len(log_of(log)) >= N_CALLS // 3)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
-        assert process.returncode == 1, err
-        assert "the same command goes on from here" in out
+        interrupter = threading.Thread(target=interrupt)
+        interrupter.start()
+        report = run(settings, database)
+        interrupter.join()
+        assert report.stop_reason is not None
+        assert "the same command goes on from here" in report.stop_reason
         assert status_of(database) == "paused"
-        assert len(query(database, PAID_SEEDS)) == len(log_of(log)) < N_CALLS  # every call in flight came home
+        # every call in flight came home
+        assert len(query(database, PAID_SEEDS)) == len(log_of(log)) == report.calls_sent < N_CALLS
         run(settings, database)
     assert len(log_of(log)) == N_CALLS
     assert contents(database) == contents(uninterrupted)
+
+
+def test_a_full_disk_stops_the_campaign_which_can_go_on_afterwards(tmp_path: Path) -> None:
+    """The largest file that the process may write stands for the disk."""
+    command = ["run", "rehearsal", "--limit", "25", "--quiet"]
+    process = start_descant(*command, cwd=tmp_path, largest_file_bytes=3 << 20)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert err.startswith("error: ")
+    assert "run the same command again" in err
+    assert len(err.splitlines()) == 1
+    settings = load("rehearsal", CampaignSettings, overrides=["seeds.limit=25"])
+    report = run(settings, tmp_path / "corpus.duckdb")
+    assert report.done == report.dialogues == 50
 
 
 def test_a_finished_campaign_sends_nothing_more(uninterrupted: Path, tmp_path: Path) -> None:
@@ -181,7 +203,7 @@ def test_seeds_and_limit_may_grow_in_the_same_campaign(uninterrupted: Path, tmp_
 def test_a_spent_budget_pauses_and_a_raised_one_goes_on(uninterrupted: Path, tmp_path: Path) -> None:
     database, log = tmp_path / "corpus.duckdb", tmp_path / "log.jsonl"
     with serving(ServerSettings(log=str(log))) as api_base:
-        for calls in (30, 40):
+        for calls in (20, 30):
             report = run(settings_for(api_base, budget={"calls": calls}), database)
             assert report.stop_reason is not None
             assert f"budget of {calls} calls is spent" in report.stop_reason
