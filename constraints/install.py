@@ -41,12 +41,15 @@ def main(what: str) -> None:
 
 
 def _make_venv() -> None:
-    if _runs([str(VENV / "bin" / "python"), "-m", "pip", "--version"]):
+    # A half-made one may lack parts of pip, or have a python that takes itself for the one outside.
+    made = VENV / "made"
+    if made.exists() and _runs([str(VENV / "bin" / "python"), "-c", "import pip"]):
         return
     _say(f"making {VENV.name} with Python {platform.python_version()}")
     if not _runs([sys.executable, "-c", "import venv, ensurepip"]):
         sys.exit(f"{sys.executable} has no venv module: install it (on Debian: apt install python3-venv)")
     venv.create(VENV, clear=True, with_pip=True, symlinks=True)
+    made.touch()
 
 
 def _drop_half_installed() -> None:
@@ -80,7 +83,7 @@ def _pip(*arguments: str) -> None:
     command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     command += ["-c", str(VERSIONS), *arguments]
     _say("pip install " + " ".join(arguments).replace(f"{ROOT}{os.sep}", "").replace(str(ROOT), "."))
-    if code := subprocess.run(command).returncode:
+    if code := subprocess.run(command, env={**os.environ, "PIP_REQUIRE_VIRTUALENV": "1"}).returncode:
         sys.exit(f"pip failed with exit code {code}: see above. Run the same command again to go on from here.")
 
 
