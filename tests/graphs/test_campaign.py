@@ -171,7 +171,7 @@ def test_an_interrupted_campaign_drains_and_goes_on(uninterrupted: Path, tmp_pat
 def test_a_full_disk_stops_the_campaign_which_can_go_on_afterwards(tmp_path: Path) -> None:
     """The largest file that the process may write stands for the disk."""
     command = ["run", "rehearsal", "--limit", "25", "--quiet"]
-    process = start_descant(*command, cwd=tmp_path, largest_file_bytes=3 << 20)
+    process = start_descant(*command, cwd=tmp_path, largest_file_bytes=600 << 10)
     _, err = process.communicate()
     assert process.returncode == 1
     assert err.startswith("error: ")
