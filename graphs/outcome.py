@@ -13,7 +13,6 @@ from store.records import (
     Dialogue,
     DialogueStats,
     Judgement,
-    Message,
     Pair,
     Perturbation,
     Record,

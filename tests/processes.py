@@ -1,7 +1,6 @@
 """The command line as people run it: another process, in another folder."""
 
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -11,15 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def start_descant(
-    *arguments: str, cwd: Path, environment: Mapping[str, str] | None = None, largest_file_bytes: int | None = None
-) -> "subprocess.Popen[str]":
+def start_descant(*arguments: str, cwd: Path, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
     """`descant ...` with no PYTHONPATH; both outputs are pipes."""
-
-    def limit() -> None:
-        if largest_file_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file_bytes, largest_file_bytes))
-
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.Popen(
         [sys.executable, str(ROOT / "descant.py"), *arguments],
@@ -28,7 +20,6 @@ def start_descant(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=limit,
     )
 
 

@@ -1,11 +1,13 @@
 """Small servers on free loopback ports that speak providers' protocols, by script. They remember what they were asked."""
 
+import itertools
 import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 import uvicorn
@@ -35,12 +37,13 @@ class LocalServer:
     url: str
     script: list[Reply]
     wrap: Callable[[str, dict[str, Any]], dict[str, Any]]
+    path: str
     requests: list[Asked] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     async def answer(self, request: Request) -> Response:
         body = json.loads(await request.body() or b"null")
-        asked = Asked(request.url.path, dict(request.headers), body)
+        asked = Asked(self.path, dict(request.headers), body)
         with self._lock:
             reply = self.script[min(len(self.requests), len(self.script) - 1)]
             self.requests.append(asked)
@@ -124,25 +127,35 @@ PROTOCOLS: dict[str, tuple[str, Callable[[str, dict[str, Any]], dict[str, Any]]]
 
 @contextmanager
 def scripted_server(*script: Reply, path: str = "/v1/chat/completions") -> Iterator[LocalServer]:
-    """A server in a thread that answers POST at `path`."""
+    """A server that answers POST at `path`; all of them live behind one port, each below a number of its own."""
     suffix, wrap = PROTOCOLS[path]
-    server = LocalServer("", list(script), wrap)
-    with serving_app(Starlette(routes=[Route(path, server.answer, methods=["POST"])])) as url:
-        server.url = url + suffix
+    host = _host()
+    number = next(_NUMBERS)
+    server = LocalServer(f"{host}/{number}{suffix}", list(script), wrap, path)
+    _SERVERS[number] = server
+    try:
         yield server
+    finally:
+        del _SERVERS[number]
 
 
-@contextmanager
-def serving_app(app: Starlette) -> Iterator[str]:
-    """An application in a thread on a free loopback port; yields its address."""
+_SERVERS: dict[int, LocalServer] = {}
+_NUMBERS = itertools.count(1)
+
+
+async def _dispatch(request: Request) -> Response:
+    server = _SERVERS.get(request.path_params["number"])
+    if server is None or "/" + request.path_params["path"] != server.path:
+        return failure(404, f"nothing at {request.url.path}")
+    return await server.answer(request)
+
+
+@cache
+def _host() -> str:
+    """The address of the one port, which stays open as long as this process: starting and stopping costs 0.2 s."""
+    app = Starlette(routes=[Route("/{number:int}/{path:path}", _dispatch, methods=["POST"])])
     config = uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off", ws="none")
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0), backlog=512) as listening:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            server.force_exit = True
-            thread.join()
+    listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+    serve = threading.Thread(target=uvicorn.Server(config).run, kwargs={"sockets": [listening]}, daemon=True)
+    serve.start()
+    return f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -190,10 +190,8 @@ def test_an_answer_that_cannot_be_read_is_no_lost_connection(model: str) -> None
 
 @over_both
 def test_an_endpoint_that_is_gone_is_fatal(model: str) -> None:
-    with scripted_server("hi") as server:
-        pass
     with pytest.raises(ProviderError, match="cannot reach") as raised:
-        ask(language_model(model, api_base=server.url, attempts=2))
+        ask(language_model(model, api_base="http://127.0.0.1:9/v1", attempts=2))
     assert raised.value.kind == "connection"
     assert raised.value.fatal
 
@@ -216,7 +214,7 @@ def test_a_slow_answer_is_cut_off(model: str, body: Any) -> None:
     error, ledger, _ = play(
         lambda _: StreamingResponse(body(), media_type="application/json"),
         model=model,
-        timeout_seconds=0.2,
+        timeout_seconds=0.1,
         attempts=1,
     )
     assert isinstance(error, ProviderError)

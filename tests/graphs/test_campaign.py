@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import threading
 from pathlib import Path
@@ -19,7 +20,7 @@ from configs.load import load
 from configs.settings import CampaignSettings
 from graphs.campaign import CampaignReport, run_campaign
 from graphs.seeds import load_seeds
-from store.database import query
+from store.database import StoreError, query
 from store.export import export_pairs
 from store.writer import LockedError, Writer
 from tests.processes import start_descant, wait_until
@@ -169,15 +170,16 @@ def test_an_interrupted_campaign_drains_and_goes_on(uninterrupted: Path, tmp_pat
 
 
 def test_a_full_disk_stops_the_campaign_which_can_go_on_afterwards(tmp_path: Path) -> None:
-    """The largest file that the process may write stands for the disk."""
-    command = ["run", "rehearsal", "--limit", "25", "--quiet"]
-    process = start_descant(*command, cwd=tmp_path, largest_file_bytes=600 << 10)
-    _, err = process.communicate()
-    assert process.returncode == 1
-    assert err.startswith("error: ")
-    assert "run the same command again" in err
-    assert len(err.splitlines()) == 1
+    """The largest file that this process may write stands for the disk."""
     settings = load("rehearsal", CampaignSettings, overrides=["seeds.limit=25"])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600 << 10, before[1]))
+    try:
+        with pytest.raises(StoreError, match="run the same command again") as raised:
+            run(settings, tmp_path / "corpus.duckdb")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.exit_code == 1
     report = run(settings, tmp_path / "corpus.duckdb")
     assert report.done == report.dialogues == 50
 
