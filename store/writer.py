@@ -267,17 +267,21 @@ def _open_or_build(file: Path) -> dict[str, int]:
     if log.exists():
         raise StoreError(f"{str(log)!r} is left over from a database that is gone: remove it, or put the database back")
     building = file.with_name(f"{file.name}.building")
+    building_log = building.with_name(building.name + ".wal")
     try:
-        building.unlink(missing_ok=True)
+        for leftover in (building, building_log):  # of a process that was killed here
+            leftover.unlink(missing_ok=True)
         connection = duckdb.connect(building)
         try:
             migrate(connection)
         finally:
             connection.close()
+        if building_log.exists():  # close does not say that its checkpoint failed
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         building.rename(file)
         return {}
     except (OSError, duckdb.Error) as error:
-        for leftover in (building, building.with_name(building.name + ".wal")):
+        for leftover in (building, building_log):
             with contextlib.suppress(OSError):
                 leftover.unlink(missing_ok=True)
         what = error.strerror if isinstance(error, OSError) and error.errno != errno.ENOENT else first_line(error)
