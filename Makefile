@@ -13,7 +13,7 @@ INSTALL = $(if $(PYTHON),$(PYTHON) constraints/install.py,\
 INSTALLED_FROM = pyproject.toml constraints/versions.txt constraints/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock
+.PHONY: help demo test unit check format lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -21,8 +21,12 @@ help: ## Show this list
 demo: .venv/demo.stamp ## A campaign, its preference pairs and a reward model, end to end: no key, no GPU
 	$(BIN)/descant demo --out descant-demo
 
-test: .venv/test.stamp ## All tests, with a real vLLM engine on the CPU (PYTEST_ARGS="-k store" for some)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: .venv/test.stamp ## All tests, with a real vLLM engine on the CPU
+	$(MAKE) unit
+	$(BIN)/python -m pytest -m engine
+
+unit: .venv/test.stamp ## The tests without the engine, under a minute (PYTEST_ARGS="-k store" for some)
+	$(BIN)/python -m pytest -m "not engine" -n 2 --dist worksteal $(PYTEST_ARGS)
 
 check: .venv/test.stamp ## Formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -72,6 +72,8 @@ class Journal:
     def append(self, *records: Record) -> None:
         """Notes the records, with one write for all of them, before it returns; on disk within a quarter second.
 
+        A kill in the middle of a long write can leave the first lines of it: what makes the others count goes last.
+
         Raises:
             JournalError: they could not be noted, or an earlier fsync failed.
         """

@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def commands() -> dict[str, click.Command]:
     """Every verb, those of groups as `group verb`."""
-    found = {}
+    found: dict[str, click.Command] = {}
     for name, command in descant.build().commands.items():
         inner = command.commands if isinstance(command, click.Group) else {}
         found |= {f"{name} {verb}": under for verb, under in inner.items()} if inner else {name: command}
@@ -77,5 +77,7 @@ def test_every_campaign_preset_opens_with_a_comment_that_says_what_it_is() -> No
 
 
 def test_the_help_of_the_whole_command_fits_a_terminal() -> None:
-    done = subprocess.run([sys.executable, str(ROOT / "descant.py"), "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "descant.py"), "--help"], capture_output=True, text=True, check=True
+    )
     assert all(len(line) <= 100 for line in done.stdout.splitlines())

@@ -327,7 +327,8 @@ def test_kills_at_any_moment_lose_and_double_nothing(db: Path, beside: Callable[
         pass
     (found,) = query(db, "SELECT count(*) AS n, count(DISTINCT turn_id) AS ids FROM turns")
     assert found["n"] == found["ids"]
-    assert found["n"] in (noted, noted + 20)  # the last append may have been noted before it could be printed
+    # the last append may have been noted, in part even, before it could be printed: a kill can cut a long write
+    assert noted <= found["n"] <= noted + 20
     assert names(db.parent) == [db.name]
 
 
