@@ -64,6 +64,8 @@ class Ledger:
     stop_reason: str | None = None
     """Once set, no further call starts."""
     _known: dict[str, dict[str, Call]] = field(default_factory=dict)
+    """Calls of earlier runs that were not met again yet, by dialogue and call."""
+    _attempts: dict[str, int] = field(default_factory=dict)
     _reserved_tokens: int = 0
     _reserved_usd: float = 0.0
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -88,16 +90,15 @@ class Ledger:
             self.note(*(old.model_copy(update={"status": "superseded"}) for old in dropped))
             del self._known[site.dialogue_id]
             return None
-        if call.status != "done":  # started or failed: it is sent again and its attempts count on
-            known[call_id] = call
+        if call.status != "done":  # started or failed: it is sent again, and its attempts count on
+            self._attempts[call_id] = call.attempts
             return None
         self.reused += 1
         return call
 
-    def earlier_attempts(self, site: CallSite, call_id: str) -> int:
+    def earlier_attempts(self, call_id: str) -> int:
         """Requests that an earlier run sent for this call without getting an answer."""
-        call = self._known.get(site.dialogue_id, {}).get(call_id)
-        return call.attempts if call else 0
+        return self._attempts.pop(call_id, 0)
 
     def forget(self, dialogue_id: str) -> None:
         """Free what was remembered of a dialogue that has ended."""

@@ -124,7 +124,7 @@ class LanguageModel:
             messages=None,
             parameters=parameters,
             status="started",
-            attempts=self._ledger.earlier_attempts(site, call_id),
+            attempts=self._ledger.earlier_attempts(call_id),
             created_at=datetime.now(UTC),
         )
         started = time.monotonic()

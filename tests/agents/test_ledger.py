@@ -70,6 +70,16 @@ def test_attempts_of_a_call_without_an_answer_are_carried_on(status: str) -> Non
     assert ledger.spent.calls == 1
 
 
+def test_a_call_that_was_sent_again_is_not_superseded_by_its_own_beginning() -> None:
+    begun, answered = played(1, 3)
+    ledger = resume([begun.model_copy(update={"status": "started", "response": None}), answered])
+    with scripted_model(["now 1", "now 3"]) as model:
+        asked = language_model(model, ledger=ledger)
+        asyncio.run(asked.complete(HELLO, site(depth=1)))
+        asyncio.run(asked.complete((said("user", "hey"),), site(depth=3)))
+    assert [call.response for call in ledger.notes if call.status == "superseded"] == ["answer 3"]
+
+
 def test_what_a_dialogue_left_is_forgotten_at_its_end() -> None:
     ledger = resume(played(1))
     ledger.forget("dlg_1")
