@@ -53,7 +53,7 @@ def table_of(path: str | os.PathLike[str], sql: str, *, limit: int = TABLE_ROWS)
 
 def print_table(answer: Answer, console: Console) -> None:
     """A table that fits the terminal; in a pipe as wide as it needs to be."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in answer.columns:
         table.add_column(Text(neutral(name)), overflow="ellipsis", no_wrap=True)
     for row in answer.rows:

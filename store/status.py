@@ -1,6 +1,7 @@
 """How campaigns stand: counts, tokens and cost by role, and what still waits in the journal."""
 
 import os
+from collections import defaultdict
 from typing import Any
 
 from rich import box
@@ -15,7 +16,10 @@ from store.transcript import neutral, print_wide
 
 
 def status_of(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Everything `descant status` says, for machines."""
+    """Everything `descant status` says, for machines.
+
+    A campaign is `interrupted` when its row says `running` and no process holds the database.
+    """
     file = database_path(path)
     campaigns = query(
         file,
@@ -35,15 +39,15 @@ def status_of(path: str | os.PathLike[str]) -> dict[str, Any]:
         ORDER BY created_at, campaign_id
         """,
     )
-    usage = query(file, "SELECT * EXCLUDE (campaign) FROM usage_by_agent ORDER BY campaign_id, agent, model")
+    usage: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in query(file, "SELECT * EXCLUDE (campaign) FROM usage_by_agent ORDER BY campaign_id, agent, model"):
+        usage[row.pop("campaign_id")].append(row)
     offsets = {row["segment"]: row["byte_offset"] for row in query(file, "SELECT segment, byte_offset FROM ingested")}
     writer = Lock(file).alive_holder()
     for campaign in campaigns:
         if campaign["status"] == "running" and writer is None:
             campaign["status"] = "interrupted"  # its process died; the same command goes on
-        campaign["usage"] = [row for row in usage if row["campaign_id"] == campaign["campaign_id"]]
-        for row in campaign["usage"]:
-            del row["campaign_id"]
+        campaign["usage"] = usage[campaign["campaign_id"]]
     return {
         "database": str(file),
         "writer_pid": writer,
@@ -56,7 +60,9 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     """The same as a table for people."""
     if not status["campaigns"]:
         console.print(Text("no campaign yet: `descant run CONFIG` makes one"))
-    for campaign in status["campaigns"]:
+    for number, campaign in enumerate(status["campaigns"]):
+        if number:
+            console.print()
         total = campaign["seeds_total"]
         console.print(
             Text.assemble(
@@ -64,7 +70,7 @@ def print_status(status: dict[str, Any], console: Console) -> None:
                 f"  {campaign['campaign_id']}  {campaign['recipe']}  ",
                 (campaign["status"], "green" if campaign["status"] == "done" else "yellow"),
             ),
-            soft_wrap=True,
+            soft_wrap=not console.is_terminal,
         )
         console.print(
             Text(
@@ -73,31 +79,51 @@ def print_status(status: dict[str, Any], console: Console) -> None:
                 f"dialogues: {campaign['dialogues_done']} done, {campaign['dialogues_failed']} failed · "
                 f"pairs: {campaign['pairs']}"
             ),
-            soft_wrap=True,
+            soft_wrap=not console.is_terminal,
         )
         if campaign["usage"]:
             print_wide(_usage_table(campaign["usage"]), console)
+            unanswered = sum(row["in_flight"] for row in campaign["usage"])
+            if unanswered:
+                console.print(Text(f"calls without an answer so far: {unanswered:,}", style="dim"))
     if status["pending_rows"]:
         who = f"process {status['writer_pid']} is writing" if status["writer_pid"] else "the next run takes them in"
         console.print(Text(f"{status['pending_rows']} rows wait in the journal ({who})", style="dim"))
 
 
 def _usage_table(usage: list[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("agent", "model"):
-        table.add_column(name, overflow="fold")
-    for name in ("calls", "failed", "in flight", "tokens in", "tokens out", "cost USD", "median ms"):
-        table.add_column(name, justify="right")
+    """At most 80 wide with a model's name of 17 characters; where there is no more room, a longer one is cut."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("agent", no_wrap=True)
+    table.add_column("model")  # alone not `no_wrap`, so that it alone gives way; its cells are
+    for name in ("calls", "failed", "tokens\nin", "tokens\nout", "USD", "p50\nms"):
+        table.add_column(name, justify="right", no_wrap=True, vertical="bottom")
     for row in usage:
         table.add_row(
             Text(neutral(row["agent"])),
-            Text(neutral(row["model"])),
+            Text(neutral(row["model"]), no_wrap=True, overflow="ellipsis"),
             f"{row['calls']:,}",
-            f"{row['failed']:,}",
-            f"{row['in_flight']:,}",
-            f"{row['prompt_tokens']:,}",
-            f"{row['completion_tokens']:,}",
-            "unknown" if row["cost_usd"] is None else f"{row['cost_usd']:.4f}",
+            _short(row["failed"]),
+            _short(row["prompt_tokens"]),
+            _short(row["completion_tokens"]),
+            _usd(row["cost_usd"]),
             "" if row["median_latency_ms"] is None else f"{row['median_latency_ms']:.0f}",
         )
     return table
+
+
+def _short(count: int) -> str:
+    """A count in at most five characters: `9,999`, `12.3k`, `1.23M`; `--json` has every digit."""
+    if count < 10_000:
+        return f"{count:,}"
+    for unit, size in (("k", 1e3), ("M", 1e6), ("G", 1e9)):
+        scaled = count / size
+        if scaled < 999.5 or unit == "G":
+            break
+    return f"{scaled:.{2 if scaled < 9.995 else 1 if scaled < 99.95 else 0}f}{unit}"
+
+
+def _usd(cost: float | None) -> str:
+    if cost is None:
+        return "unknown"
+    return f"{cost:.{4 if cost < 100 else 2}f}"

@@ -4,6 +4,7 @@ In a terminal roles have colours and long lines are wrapped; in a pipe it is pla
 characters in what models wrote are shown as escapes, so that a transcript cannot drive a terminal.
 """
 
+import io
 import os
 import re
 from collections.abc import Sequence
@@ -44,11 +45,13 @@ def neutral(text: str) -> str:
 
 
 def print_wide(table: Table, console: Console) -> None:
-    """Fitted to a terminal; in a pipe as wide as it needs to be."""
+    """Fitted to a terminal; in a pipe as wide as it needs to be, with no blanks at the ends of lines."""
     if console.is_terminal:
         console.print(table)
-    else:
-        Console(file=console.file, width=100_000, color_system=None).print(table)
+        return
+    page = io.StringIO()
+    Console(file=page, width=100_000, color_system=None).print(table)
+    console.file.writelines(line.rstrip() + "\n" for line in page.getvalue().splitlines())
 
 
 def show(path: str | os.PathLike[str], prefix: str, console: Console) -> None:

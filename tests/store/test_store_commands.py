@@ -220,3 +220,10 @@ def test_a_missing_database_is_one_line(tmp_path: Path) -> None:
     for name, arguments in {"status": (), "show": ("dlg",), "schema": (), "sql": ("SELECT 1",)}.items():
         assert "there is no database" in error_of(call_command(name, *arguments, db=tmp_path / "none.duckdb"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_in_a_pipe_has_no_blanks_to_trim(fill: Callable[..., Path]) -> None:
+    lines = call_command("sql", ASKED, db=fill(turn(1), turn(2, content="more"))).stdout.split("\n")
+    assert lines[0].split() == ["turn_id", "role", "content", "perturbation_id"]
+    assert lines[-2:] == ["turn_00000002   user   more", ""]
+    assert all(line == line.rstrip() for line in lines)
