@@ -145,14 +145,15 @@ def evaluate_pairs_command(
         if Path(plot).suffix not in (".png", ".svg"):
             raise TrainError(f"--plot {plot!r}: name a .png or .svg file")
     from train.data import is_corpus, read_pairs
-    from train.evaluate import evaluate_pairs
+    from train.evaluate import evaluate_pairs, pairs_of_split
     from train.score import keep_metrics, load_scorer
 
     source = data or db or "corpus.duckdb"
     pairs = read_pairs(source, campaign=campaign, method=method)
+    held_out = pairs_of_split(pairs, split, source=source)
     scorer = load_scorer(model_dir)
     evaluation = evaluate_pairs(
-        [pair for pair in pairs if pair.split == split],
+        held_out,
         scorer,
         train_pairs=[pair for pair in pairs if pair.split == "train"],
         split=split,

@@ -7,6 +7,7 @@ A pair with a side longer than the model's limit is dropped and counted, for eve
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ from train.errors import TrainError
 
 MODEL = "reward_model"
 BASELINES = ("longer", "shorter", "bag_of_words")
+MORE_SEEDS = "seeds fall about 80/10/10 on train, validation and test; take more of them, or another --split"
+DIVERGENT = "first_divergent_turn="
+"""How a slice by the turn of the first difference begins."""
 Preference = Sequence[float]
 """For each pair how much chosen is preferred; 0 is a tie."""
 
@@ -96,11 +100,11 @@ class Evaluation(NamedTuple):
         )
 
     def to_table(self) -> str:
-        """Plain text: slices down, predictors across."""
+        """Plain text at most 79 wide: slices down, predictors across, in whole percent."""
         names = self.predictors()
-        header = ["", "pairs", *[name.replace("_", " ") for name in names]]
+        header = ["accuracy, %", "pairs", *[name.replace("_", " ") for name in names]]
         lines = [
-            [label(part), str(self.of(names[0], part).n), *[_cell(self.of(name, part)) for name in names]]
+            [_short_label(part), str(self.of(names[0], part).n), *[_cell(self.of(name, part)) for name in names]]
             for part in self.slices()
         ]
         widths = [max(len(line[column]) for line in [header, *lines]) for column in range(len(header))]
@@ -111,7 +115,9 @@ class Evaluation(NamedTuple):
             )
             for line in [header, *lines]
         ]
-        notes = [f"Accuracy on the {self.split} split with Wilson's 95 % interval; a tie counts as half."]
+        notes = [f"On the {self.split} split, with Wilson's 95 % interval; a tie counts as half."]
+        if any(part.startswith(DIVERGENT) for part in self.slices()):
+            notes.append("`from turn N`: the sides are the same before answer N.")
         if self.dropped:
             notes.append(f"{self.dropped} pairs dropped: a side is longer than the model's limit.")
         if self.equal:
@@ -124,13 +130,17 @@ def label(part: str) -> str:
     if part.startswith("n_turns="):
         turns = part.removeprefix("n_turns=")
         return f"{turns} turn" + ("" if turns == "1" else "s")
-    if part.startswith("first_divergent_turn="):
-        return f"first differs in turn {part.removeprefix('first_divergent_turn=')}"
+    if part.startswith(DIVERGENT):
+        return f"first differs in turn {part.removeprefix(DIVERGENT)}"
     return part
 
 
+def _short_label(part: str) -> str:
+    return f"from turn {part.removeprefix(DIVERGENT)}" if part.startswith(DIVERGENT) else label(part)
+
+
 def _cell(row: Accuracy) -> str:
-    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+    return f"{100 * row.value:.0f} [{100 * row.low:.0f}, {100 * row.high:.0f}]"
 
 
 def wilson(wins: float, n: int, *, confidence: float = 0.95) -> Interval:
@@ -144,6 +154,16 @@ def wilson(wins: float, n: int, *, confidence: float = 0.95) -> Interval:
     return Interval(
         max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
     )  # rounding must not put the share outside
+
+
+def pairs_of_split(pairs: Sequence[PreferencePair], split: str, *, source: str) -> list[PreferencePair]:
+    """The pairs of one split; without any, a TrainError that counts those of the others."""
+    found = [pair for pair in pairs if pair.split == split]
+    if not found:
+        counts = Counter(pair.split for pair in pairs)
+        shown = ", ".join(f"{name} {counts[name]}" for name in ("train", "validation", "test"))
+        raise TrainError(f"no pairs in the {split} split of {source!r} (it has {shown}): {MORE_SEEDS}")
+    return found
 
 
 def evaluate_pairs(
@@ -165,7 +185,7 @@ def evaluate_pairs(
         TrainError: no pairs, or all of them too long.
     """
     if not pairs:
-        raise TrainError(f"no pairs in the {split} split: take more seeds, or another --split")
+        raise TrainError(f"no pairs in the {split} split: {MORE_SEEDS}")
     chosen = scorer.encode([pair.chosen for pair in pairs])
     rejected = scorer.encode([pair.rejected for pair in pairs])
     fits = [place for place in range(len(pairs)) if max(len(chosen[place]), len(rejected[place])) <= scorer.max_length]
@@ -192,7 +212,7 @@ def accuracies(pairs: Sequence[PreferencePair], preferences: dict[str, Preferenc
     slices: list[tuple[str, Callable[[PreferencePair], bool]]] = [("all", lambda _: True)]
     slices += [(f"n_turns={n}", lambda p, n=n: p.n_turns == n) for n in sorted({p.n_turns for p in pairs})]  # type: ignore[misc]
     slices += [
-        (f"first_divergent_turn={n}", lambda p, n=n: p.first_divergent_turn == n)  # type: ignore[misc]
+        (f"{DIVERGENT}{n}", lambda p, n=n: p.first_divergent_turn == n)  # type: ignore[misc]
         for n in sorted({p.first_divergent_turn for p in pairs})
     ]
     rows = []

@@ -11,7 +11,17 @@ import pytest
 from store.records import PreferencePair
 from tests.train.conftest import MakePairs, Talk
 from train.errors import TrainError
-from train.evaluate import BASELINES, MODEL, accuracies, evaluate_pairs, null_preferences, wilson
+from train.evaluate import (
+    BASELINES,
+    MODEL,
+    Accuracy,
+    Evaluation,
+    accuracies,
+    evaluate_pairs,
+    null_preferences,
+    pairs_of_split,
+    wilson,
+)
 from train.plot import plot_curves, plot_evaluation
 
 
@@ -119,6 +129,30 @@ def test_the_model_stands_beside_the_baselines_on_the_same_pairs(talk: Talk, tmp
         assert first.read_bytes() == second.read_bytes()
     plot_curves([{"step": 1, "loss": 0.7, "accuracy": 0.5, "validation_accuracy": 0.5}], tmp_path / "curves.svg")
     assert (tmp_path / "curves.svg").stat().st_size > 1000
+
+
+def test_the_table_fits_80_columns_in_whole_percent() -> None:
+    slices = {"all": 99_999, "n_turns=1": 1, "first_divergent_turn=1": 99_998, "first_divergent_turn=12": 1}
+    rows = [
+        Accuracy(predictor, part, 1.0 if n == 1 else 0.8996, 0.2065 if n == 1 else 0.85, 1.0 if n == 1 else 0.934, n, 0)
+        for part, n in slices.items()
+        for predictor in (MODEL, *BASELINES)
+    ]
+    lines = Evaluation("validation", rows, dropped=12_345, equal=12_345).to_table().splitlines()
+    assert max(map(len, lines)) <= 79
+    assert lines[0].split("  ")[0] == "accuracy, %"
+    assert "90 [85, 93]" in lines[1]
+    assert "100 [21, 100]" in lines[2]
+    assert [line.split("  ")[0] for line in lines[3:5]] == ["from turn 1", "from turn 12"]
+
+
+def test_an_empty_split_is_said_with_the_counts_of_all(make_pairs: MakePairs) -> None:
+    pairs = [pair for pair in make_pairs(10) if pair.split != "test"]
+    assert len(pairs_of_split(pairs, "validation", source="a.duckdb")) == 2
+    with pytest.raises(
+        TrainError, match=r"test split of 'a.duckdb' \(it has train 6, validation 2, test 0\).*80/10/10"
+    ):
+        pairs_of_split(pairs, "test", source="a.duckdb")
 
 
 def test_nothing_to_evaluate_on_is_said(talk: Talk) -> None:
