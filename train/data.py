@@ -141,6 +141,9 @@ def _dataset_files(dataset: str) -> list[Path]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    from train.hub import quiet
+
+    quiet()
     try:
         folder = snapshot_download(dataset, repo_type="dataset", allow_patterns=["*.parquet", "*.jsonl"])
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -17,6 +17,7 @@ from store.identity import content_hash
 from store.identity import fit_id as fit_identity
 from store.records import Fit, Message, Metric, Score
 from train.errors import TrainError
+from train.hub import require_model
 from train.model import device_of, fitting_threads, load_model, pad_right, rewards
 from train.tokenizer import encode, load_tokenizer
 
@@ -94,18 +95,27 @@ def load_scorer(model_dir: str | Path, *, device: str = "auto") -> Scorer:
 
 
 def model_source(model_dir: str | Path) -> str:
-    """Where the weights of `--model` lie; a TrainError when it names a folder that holds none."""
-    path = Path(model_dir)
+    """The folder or Hugging Face id to load for `--model`; a TrainError when there is no model there."""
+    path = Path(model_dir).expanduser()
     if (path / "run.json").exists() and not (path / "model").exists():
         raise TrainError(f"the fit in {str(path)!r} is not finished: run its descant fit command again, which goes on")
     if (path / "model" / "config.json").exists():
         return str(path / "model")
-    if path.is_dir() and not (path / "config.json").exists():
-        raise TrainError(f"{str(path)!r} is not a model's folder: it has no config.json")
-    looks_like_a_path = path.is_absolute() or str(model_dir).startswith(".") or str(model_dir).count("/") != 1
-    if not path.exists() and looks_like_a_path:
-        raise TrainError(f"no model in {str(path)!r}: name a fit's folder, a Hugging Face folder or an id")
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise TrainError(f"{str(path)!r} is not a model's folder: it has no config.json (a fit's is fits/NAME)")
+        return str(path)
+    if path.exists() or _means_a_path(str(model_dir)):
+        raise TrainError(
+            f"no model in {str(model_dir)!r}: name a fit's folder (fits/NAME), a Hugging Face folder or an id"
+        )
+    require_model(str(model_dir))
     return str(model_dir)
+
+
+def _means_a_path(name: str) -> bool:
+    """Whether it is no Hugging Face id: those are OWNER/NAME, and OWNER is no folder here."""
+    return name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name).parent.is_dir()
 
 
 @torch.no_grad()
