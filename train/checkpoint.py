@@ -138,6 +138,11 @@ def restore(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
     torch.set_rng_state(state["chance.cpu"].clone())
     if "chance.cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["chance.cuda"].clone())
+    return checkpoint_step(folder)
+
+
+def checkpoint_step(folder: Path) -> int:
+    """After which step a checkpoint was saved."""
     step: int = json.loads((folder / STATE / MANIFEST).read_text("utf-8"))["step"]
     return step
 

@@ -15,6 +15,12 @@ class StoppedError(TrainError):
     exit_code = 1
 
 
+class InterruptedFitError(TrainError):
+    """Raised by `fit_reward` on Ctrl-C: the message says where the fit will go on."""
+
+    exit_code = 1
+
+
 def require_extra() -> None:
     """Raise a TrainError when the packages of the `train` extra are not installed."""
     for package in ("numpy", "torch", "transformers", "tokenizers", "safetensors", "sklearn", "scipy", "matplotlib"):

@@ -44,6 +44,8 @@ class StderrProgress:
         self.bar.stop()
 
     def __call__(self, progress: Progress) -> None:
+        if not self.seen and progress.step > 1:
+            self.console.print(f"fit {self.name}: goes on from step {progress.step - 1}", markup=False, highlight=False)
         self.seen += 1
         share = max(0.05, 1 / self.seen)  # a mean over about the last 20 steps
         self.loss += share * (progress.loss - self.loss)

@@ -24,6 +24,7 @@ from configs.fit_settings import RewardFitSettings
 from store.identity import fit_id as fit_identity
 from store.records import Fit, Metric, PreferencePair, Record
 from train.checkpoint import (
+    checkpoint_step,
     newest_checkpoint,
     open_run,
     read_metrics,
@@ -34,7 +35,7 @@ from train.checkpoint import (
     write_json,
 )
 from train.data import Encoded, EncodedPair, data_card, encode_pairs, is_corpus, pairs_hash, pairs_of, plan_batches
-from train.errors import StoppedError, TrainError
+from train.errors import InterruptedFitError, StoppedError, TrainError
 from train.model import computing, device_of, fitting_threads, load_model, pad_right, rewards, tiny_model
 from train.score import model_source, score_tokens
 from train.tokenizer import load_tokenizer, train_tokenizer
@@ -141,6 +142,7 @@ def fit_reward(
     Raises:
         TrainError: no pairs, all of them too long, a folder that holds another run.
         StoppedError: the loss is not a finite number.
+        InterruptedFitError: Ctrl-C while it trained.
     """
     started = time.monotonic()
     if corpus is None and pairs is None and settings.data.path and is_corpus(Path(settings.data.path)):
@@ -154,6 +156,8 @@ def fit_reward(
         settings.name, "reward", settings.identity() | {"data": pairs_hash(by_split["train"]), "arm": arm}
     )
     out = Path(settings.out or f"fits/{settings.name}")
+    if settings.model != "tiny" and not (out / "run.json").exists():
+        model_source(settings.model)  # before the folder is claimed: a mistyped id is mended and run again
     with open_run(out, fit_id, settings.model_dump(mode="json")) as run:
         result = out / "result.json"
         if result.exists():
@@ -201,6 +205,8 @@ def fit_reward(
         except StoppedError:
             keep("failed", curves(fit_id, out / "metrics.jsonl"))
             raise
+        except KeyboardInterrupt:
+            raise InterruptedFitError(_interrupted(settings.name, newest_checkpoint(out))) from None
         keep("done", curves(fit_id, out / "metrics.jsonl"))
         found: dict[str, Any] = {
             "fit_id": fit_id,
@@ -211,6 +217,15 @@ def fit_reward(
         }
         write_json(result, found)
         return FitResult(**found, model_dir=out / "model", already_done=False)
+
+
+def _interrupted(name: str, checkpoint: Path | None) -> str:
+    if checkpoint is None:
+        return f"the fit {name!r} was interrupted before its first checkpoint: the same command starts it again"
+    return (
+        f"the fit {name!r} was interrupted; its last checkpoint is at step {checkpoint_step(checkpoint)}: "
+        "the same command goes on from there"
+    )
 
 
 def _model_and_tokenizer(

@@ -1,6 +1,7 @@
 """A fit that is killed and started again ends as one that never was; what is torn is never loaded."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from configs.fit_settings import RewardFitSettings
 from store.records import PreferencePair
 from tests.train.conftest import MakePairs, MakeSettings
 from train.checkpoint import newest_checkpoint, open_run, read_metrics
-from train.errors import TrainError
+from train.errors import InterruptedFitError, TrainError
+from train.progress import StderrProgress
 from train.reward import Progress, fit_reward
 
 REPOSITORY = Path(__file__).parents[2]
@@ -38,7 +40,7 @@ def interrupt(settings: RewardFitSettings, step: int, pairs: list[PreferencePair
         if progress.step == step:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedFitError):
         fit_reward(settings, pairs=pairs, progress=stop)
 
 
@@ -63,6 +65,25 @@ def test_a_fit_killed_at_random_steps_ends_bit_for_bit_as_one_that_never_was(
     assert not result.already_done
     assert weights(killed.out) == weights(settings.out)
     assert curve(killed.out) == curve(settings.out)
+
+
+def test_ctrl_c_says_where_the_fit_goes_on_and_the_next_run_says_so_too(
+    tiny_settings: MakeSettings, make_pairs: MakePairs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tiny_settings()
+
+    def press_ctrl_c(progress: Progress) -> None:
+        if progress.step in (2, 6):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(InterruptedFitError, match="before its first checkpoint: the same command starts it again"):
+        fit_reward(settings, pairs=make_pairs(40), progress=press_ctrl_c)
+    with pytest.raises(InterruptedFitError, match="last checkpoint is at step 4: the same command") as stop:
+        fit_reward(settings, pairs=make_pairs(40), progress=lambda now: press_ctrl_c(now) if now.step > 2 else None)
+    assert stop.value.exit_code == 1
+    with StderrProgress("toy") as progress:
+        fit_reward(settings, pairs=make_pairs(40), progress=progress)
+    assert capsys.readouterr().err.splitlines()[0] == "fit toy: goes on from step 4"
 
 
 def test_a_finished_fit_does_nothing_and_says_so(tiny_settings: MakeSettings, make_pairs: MakePairs) -> None:
