@@ -142,26 +142,38 @@ def read_preference_file(path: str | os.PathLike[str]) -> list[PreferencePair]:
     Raises:
         StoreError: the file is missing or empty, or a row is no pair (with its line's number).
     """
-    file = Path(path)
-    pairs: list[PreferencePair] = []
-    seen: Counter[str] = Counter()
-    for number, line in _rows(file):
-        try:
-            row = line if isinstance(line, dict) else row_of(line)
-            sides = _sides_of(row)
-            pair = _pair_of(row, sides, seen)
-        except RowError as error:
-            raise StoreError(f"{file}:{number}: {error}; mend the row") from None
-        pairs.append(pair)
+    pairs = [pair for _, pair in numbered_pairs(path)]
     if not pairs:
-        raise StoreError(f"{str(file)!r} holds no pairs: it is empty")
+        raise StoreError(f"{str(path)!r} holds no pairs: it is empty")
     return pairs
 
 
-def _rows(file: Path) -> Iterator[tuple[int, bytes | dict[str, Any]]]:
-    if file.suffix != ".parquet":
-        yield from lines_of(file, "preference pairs")
+def numbered_pairs(path: str | os.PathLike[str]) -> Iterator[tuple[int, PreferencePair]]:
+    """The pairs of a file, each with the number of its line (JSONL) or row (Parquet), from 1."""
+    seen: Counter[str] = Counter()
+    for number, row in rows_of(path, "preference pairs"):
+        try:
+            pair = _pair_of(row, _sides_of(row), seen)
+        except RowError as error:
+            raise StoreError(f"{path}:{number}: {error}; mend the row") from None
+        yield number, pair
+
+
+def rows_of(path: str | os.PathLike[str], what: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a Parquet or JSONL file, numbered from 1 (JSONL: by line, blank ones counted)."""
+    file = Path(path)
+    if file.suffix == ".parquet":
+        yield from _parquet_rows(file, what)
         return
+    for number, line in lines_of(file, what):
+        try:
+            row = row_of(line)
+        except RowError as error:
+            raise StoreError(f"{path}:{number}: {error}; mend the row") from None
+        yield number, row
+
+
+def _parquet_rows(file: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -173,7 +185,7 @@ def _rows(file: Path) -> Iterator[tuple[int, bytes | dict[str, Any]]]:
                     number += 1
                     yield number, row
     except FileNotFoundError:
-        raise StoreError(f"there is no file {str(file)!r} to read preference pairs from: check the path") from None
+        raise StoreError(f"there is no file {str(file)!r} to read {what} from: check the path") from None
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{str(file)!r} cannot be read as Parquet ({str(error).splitlines()[0]})") from error
 

@@ -77,12 +77,23 @@ def read_seeds(settings: SeedSettings, *, skip_bad: bool = False) -> SeedFile:
 
 
 def lines_of(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, numbered from 1, without line ends (Windows ones too) and byte order mark."""
+    """The lines that are not blank, numbered from 1, without line ends (Windows ones too) and byte order mark.
+
+    Raises:
+        StoreError: there is no such file, it cannot be read, or it is one JSON list.
+    """
+    begun = False
     try:
         with path.open("rb") as handle:
             for number, line in enumerate(handle, start=1):
                 content = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
+                if content and not begun and content.startswith(b"["):
+                    raise StoreError(
+                        f"{str(path)!r} is one JSON list: one JSON object a line is expected; "
+                        f"`jq -c '.[]' {path.name}` makes such a file"
+                    )
                 if content:
+                    begun = True
                     yield number, content
     except FileNotFoundError:
         raise StoreError(f"there is no file {str(path)!r} to read {what} from: check the path") from None

@@ -75,7 +75,8 @@ def score(
 ) -> None:
     """Give every conversation of INPUT its reward.
 
-    INPUT is a corpus (its dialogues), a JSONL file with a list `messages` a line, or a preference file.
+    INPUT is a corpus (its dialogues), or a JSONL or Parquet file whose rows hold a list `messages`, or `chosen` and
+    `rejected`. The id is the dialogue's, the row's own `id`, or the row's number from 1, with /chosen and /rejected.
     """
     from train.errors import TrainError, require_extra
 
@@ -90,9 +91,12 @@ def score(
     fits = [place for place, sequence in enumerate(tokens) if len(sequence) <= scorer.max_length]
     rewards = scorer.score_tokens([tokens[place] for place in fits], batch_size=batch_size)
     scored = {conversations[place][0]: reward for place, reward in zip(fits, rewards, strict=True)}
-    corpus = db or (input_path if is_corpus(Path(input_path)) else None)
+    from_corpus = is_corpus(Path(input_path))
+    corpus = db or (input_path if from_corpus else None)
     if corpus:
-        keep_scores(Path(corpus), scorer, scored)
+        # A file's ids say nothing without its name, and would stand in the place of another file's.
+        file = "" if from_corpus else f"{Path(input_path).name}:"
+        keep_scores(Path(corpus), scorer, {f"{file}{key}": reward for key, reward in scored.items()})
     if out or not corpus:
         lines = "".join(json.dumps({"id": key, "reward": reward}) + "\n" for key, reward in scored.items())
         try:
@@ -103,6 +107,11 @@ def score(
     note = f"{len(scored)} conversations scored by {scorer.fit_id}"
     note += f", {dropped} left out: longer than the model's {scorer.max_length} tokens" if dropped else ""
     click.echo(note, err=not (corpus or out))
+    unanswered = sum(messages[-1].role == "user" for _, messages in conversations)
+    if unanswered:
+        click.echo(
+            f"{unanswered} of {len(conversations)} conversations end on a user turn, without an answer", err=True
+        )
 
 
 @click.group()

@@ -78,11 +78,12 @@ def pairs_of(settings: PairSettings) -> list[PreferencePair]:
 
 
 def read_conversations(source: str) -> list[tuple[str, tuple[Message, ...]]]:
-    """Conversations with their ids: a corpus's dialogues, a JSONL file's `messages` (its lines' `id`, or their number), or a
-    preference file's sides (`PAIR/chosen`, `PAIR/rejected`).
+    """Conversations with their ids, in the source's order: a corpus's dialogues by dialogue_id, the `messages` of a JSONL or
+    Parquet file (by the row's own `id`, else its number from 1), or both sides of a preference file (`ROW/chosen`,
+    `ROW/rejected`).
 
     Raises:
-        TrainError: no such file, nothing in it, or a line that is no conversation.
+        TrainError: no such file, nothing in it, a row that is no conversation, or two rows of one id.
     """
     path = Path(source)
     if not path.exists():
@@ -93,41 +94,42 @@ def read_conversations(source: str) -> list[tuple[str, tuple[Message, ...]]]:
 
         rows = query(path, "SELECT dialogue_id, messages FROM transcripts WHERE status = 'done' ORDER BY dialogue_id")
         found = [(row["dialogue_id"], messages_of(row["messages"])) for row in rows]
-    elif path.suffix == ".jsonl" and _holds_messages(path):
-        found = [_conversation(line, number) for number, line in _numbered_lines(path)]
     else:
-        found = [
-            (f"{pair.pair_id}/{side}", conversation)
-            for pair in read_pairs(source)
-            for side, conversation in (("chosen", pair.chosen), ("rejected", pair.rejected))
-        ]
+        found = _conversations_of_file(path)
     if not found:
         raise TrainError(f"no conversations in {source!r}")
     return found
 
 
-def _numbered_lines(path: Path) -> list[tuple[int, str]]:
-    lines = path.read_text("utf-8").splitlines()
-    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+def _conversations_of_file(path: Path) -> list[tuple[str, tuple[Message, ...]]]:
+    from store.export import numbered_pairs, rows_of
+    from store.seeds import RowError, conversation_of_list
 
-
-def _holds_messages(path: Path) -> bool:
-    lines = _numbered_lines(path)
-    try:
-        return bool(lines) and "messages" in json.loads(lines[0][1])
-    except json.JSONDecodeError as error:
-        raise TrainError(f"{str(path)!r} line {lines[0][0]}: not JSON ({error.msg})") from error
-
-
-def _conversation(line: str, number: int) -> tuple[str, tuple[Message, ...]]:
-    try:
-        row = json.loads(line)
-        messages = tuple(Message.model_validate(message) for message in row["messages"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrainError(
-            f"line {number}: not a conversation: a line holds a list `messages` of objects with `role` and `content`"
-        ) from error
-    return str(row.get("id", number)), messages
+    _, first = next(rows_of(path, "conversations"), (0, {"messages": []}))
+    if "messages" not in first:
+        if not {"chosen", "rejected"} <= first.keys():
+            raise TrainError(
+                f"{str(path)!r} has no conversations: a row holds a list `messages` of role and content, or two such lists, "
+                f"`chosen` and `rejected`; its first has {', '.join(first) or 'nothing'}"
+            )
+        return [
+            (f"{number}/{side}", conversation)
+            for number, pair in numbered_pairs(path)
+            for side, conversation in (("chosen", pair.chosen), ("rejected", pair.rejected))
+        ]
+    found: dict[str, tuple[Message, ...]] = {}
+    for number, row in rows_of(path, "conversations"):
+        identity = str(row["id"]) if isinstance(row.get("id"), str | int) else str(number)
+        if identity in found:
+            raise TrainError(
+                f"{path}:{number}: an earlier row has the id {identity!r} too: give each row an `id` of its own, or none "
+                "of them one"
+            )
+        try:
+            found[identity] = conversation_of_list(row.get("messages"), "messages")
+        except RowError as error:
+            raise TrainError(f"{path}:{number}: {error}; mend the row") from None
+    return list(found.items())
 
 
 def is_corpus(path: Path) -> bool:

@@ -8,6 +8,7 @@ import pytest
 
 from configs.settings import SeedSettings
 from store.database import StoreError
+from store.export import read_preference_file
 from store.records import Message
 from store.seeds import SeedFile, read_seeds
 
@@ -157,3 +158,16 @@ def test_a_missing_file_a_folder_and_rehearsal_are_refused(tmp_path: Path) -> No
         read_seeds(SeedSettings(path=str(tmp_path)))
     with pytest.raises(StoreError, match="generated"):
         read_seeds(SeedSettings(format="rehearsal"))
+
+
+@pytest.mark.parametrize("indent", [0, orjson.OPT_INDENT_2])
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_one_big_json_list_is_refused_with_the_way_to_lines(indent: int, skip_bad: bool, tmp_path: Path) -> None:
+    content = b"\n" + orjson.dumps([ROWS["sharegpt"], ROWS["sharegpt"]], option=indent)
+    with pytest.raises(
+        StoreError, match=r"is one JSON list: one JSON object a line.*`jq -c '\.\[\]' seeds\.jsonl`"
+    ) as caught:
+        read(tmp_path, content, skip_bad=skip_bad)
+    assert "--skip-bad" not in str(caught.value)
+    with pytest.raises(StoreError, match="is one JSON list"):
+        read_preference_file(tmp_path / "seeds.jsonl")

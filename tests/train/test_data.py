@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
@@ -134,7 +136,50 @@ def test_conversations_are_read_from_jsonl_and_a_broken_line_is_named(tmp_path: 
     ((key, messages),) = read_conversations(str(path))
     assert (key, messages[0].content) == ("a", "Hi.")
     path.write_text(line + '{"messages": "no"}\n', encoding="utf-8")
-    with pytest.raises(TrainError, match="line 2"):
+    with pytest.raises(TrainError, match="talks.jsonl:2: messages should be a list"):
+        read_conversations(str(path))
+
+
+USER, ANSWER = {"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes."}
+
+
+def test_both_sides_of_a_preference_file_have_its_order_and_the_numbers_of_its_lines(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    rows = [
+        {"chosen": [USER, ANSWER | {"content": text}], "rejected": [USER, ANSWER | {"content": f"Not {text}"}]}
+        for text in "zebra mule ass".split()
+    ]
+    path.write_text("\n\n".join(map(json.dumps, rows)), encoding="utf-8")
+    found = read_conversations(str(path))
+    assert [key for key, _ in found] == [f"{n}/{side}" for n in (1, 3, 5) for side in ("chosen", "rejected")]
+    assert [messages[-1].content for _, messages in found][::2] == ["zebra", "mule", "ass"]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
+    assert [key for key, _ in read_conversations(str(tmp_path / "pairs.parquet"))][::2] == [
+        "1/chosen",
+        "2/chosen",
+        "3/chosen",
+    ]
+
+
+def test_a_conversation_has_its_own_id_or_its_line_number_and_no_two_share_one(tmp_path: Path) -> None:
+    path = tmp_path / "talks.jsonl"
+
+    def write(*ids: object) -> str:
+        rows = [{"messages": [USER]} | ({} if key is None else {"id": key}) for key in ids]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return str(path)
+
+    assert [key for key, _ in read_conversations(write("x", None, 7))] == ["x", "2", "7"]
+    with pytest.raises(TrainError, match=r"talks.jsonl:3: an earlier row has the id 'x' too"):
+        read_conversations(write("x", "y", "x"))
+    with pytest.raises(TrainError, match=r"talks.jsonl:2: an earlier row has the id '2' too"):
+        read_conversations(write(2, None))
+
+
+def test_a_file_of_another_shape_is_told_which_shapes_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "mtbench.jsonl"
+    path.write_text('{"question_id": 81, "turns": ["One?"]}\n', encoding="utf-8")
+    with pytest.raises(TrainError, match=r"`messages`.*`chosen` and `rejected`; its first has question_id, turns"):
         read_conversations(str(path))
 
 

@@ -104,11 +104,15 @@ def test_files_are_trained_on_scored_and_evaluated_without_a_corpus(make_pairs: 
     run(score, data, "--model", out, "--out", scores)
     rewards = [json.loads(line) for line in scores.read_text("utf-8").splitlines()]
     assert len(rewards) == 180
-    assert rewards[0]["id"].endswith("/chosen")
+    assert [row["id"] for row in rewards[:3]] == ["1/chosen", "1/rejected", "2/chosen"]
     talks = tmp_path / "talks.jsonl"
     talks.write_text(json.dumps({"id": "t", "messages": lines[0]["chosen"]}) + "\n", encoding="utf-8")
     (alone,) = [json.loads(line) for line in run(score, talks, "--model", out).stdout.splitlines()]
     assert alone["id"] == "t"
+    talks.write_text(json.dumps({"messages": lines[0]["chosen"][:1]}) + "\n", encoding="utf-8")
+    unanswered = run(score, talks, "--model", out, "--db", tmp_path / "corpus.duckdb")
+    assert unanswered.stderr == "1 of 1 conversations end on a user turn, without an answer\n"
+    assert [row["dialogue_id"] for row in query(tmp_path / "corpus.duckdb", "FROM scores")] == ["talks.jsonl:1"]
     assert any(row["reward"] == pytest.approx(alone["reward"], abs=1e-5) for row in rewards)
     assert "bag of words" in run(evaluate, "pairs", "--model", out, "--data", data, "--split", "validation").stdout
 
