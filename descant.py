@@ -31,11 +31,20 @@ def check_packages() -> str | None:
     return None
 
 
+def descant_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("descant")
+    except PackageNotFoundError:
+        return "from a checkout, not installed"
+
+
 def build() -> click.Group:
     """The `descant` command with the verbs of every floor."""
 
     @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-    @click.version_option(package_name="descant")
+    @click.version_option(version=descant_version())
     def descant() -> None:
         """Simulate multi-turn dialogues with LLM agents, make them go wrong on purpose, keep every turn in
         DuckDB, and train reward models that judge whole conversations."""

@@ -29,7 +29,12 @@ class Assistant:
         purpose = "answer" if altered_instruction is None else "answer_altered"
         site = CallSite(dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth, "assistant", purpose)
         reply = await self._model.complete(messages, site)
-        return Utterance(reply.text.strip(), reply.call_id, altered_instruction=altered_instruction)
+        return Utterance(
+            reply.text.strip(),
+            reply.call_id,
+            completion_tokens=reply.completion_tokens,
+            altered_instruction=altered_instruction,
+        )
 
 
 class ContrastiveAssistant:
@@ -44,4 +49,9 @@ class ContrastiveAssistant:
         site = CallSite(dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth, "assistant", "contrast")
         reply = await self._model.complete([Message(role="user", content=prompt)], site)
         fields = read_json(reply.text, altered_instruction=str, answer=str)
-        return Utterance(fields["answer"], reply.call_id, altered_instruction=fields["altered_instruction"])
+        return Utterance(
+            fields["answer"],
+            reply.call_id,
+            completion_tokens=reply.completion_tokens,
+            altered_instruction=fields["altered_instruction"],
+        )

@@ -3,9 +3,10 @@
 from typing import Literal, NamedTuple
 
 from agents.ledger import CallSite
-from agents.llm import LanguageModel, ProviderError
+from agents.llm import LanguageModel
 from agents.prompts import Prompts, defused, transcript
 from agents.protocol import DialogueSoFar
+from agents.providers import ProviderError
 from agents.structured import read_json
 from store.records import Message
 

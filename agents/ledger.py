@@ -61,6 +61,8 @@ class Ledger:
     """Requests sent in this run, retries included."""
     reused: int = 0
     """Calls answered from the journal in this run."""
+    heard_from: dict[str, float] = field(default_factory=dict)
+    """When each endpoint last answered, on the monotonic clock."""
     stop_reason: str | None = None
     """Once set, no further call starts."""
     _known: dict[str, dict[str, Call]] = field(default_factory=dict)

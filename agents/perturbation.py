@@ -1,9 +1,10 @@
 """The perturbation agent: writes the instruction that a rejected answer will follow instead of the visible one."""
 
 from agents.ledger import CallSite
-from agents.llm import LanguageModel, ProviderError
+from agents.llm import LanguageModel
 from agents.prompts import Prompts, defused, transcript
 from agents.protocol import DialogueSoFar, Utterance
+from agents.providers import ProviderError
 from store.records import Message
 
 
@@ -27,4 +28,4 @@ class PerturbationAgent:
         text = reply.text.strip()
         if not text:
             raise ProviderError("empty_alteration", f"the perturbation agent {self._model.name!r} wrote nothing")
-        return Utterance(text, reply.call_id)
+        return Utterance(text, reply.call_id, completion_tokens=reply.completion_tokens)

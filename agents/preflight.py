@@ -1,16 +1,19 @@
 """What can be known to be wrong with a model before the first call: provider, key, address."""
 
+import os
 import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from agents.llm import load_litellm, price_per_token
+from agents.providers import load_litellm, price_per_token
 from agents.rehearsal.backend import MODELS, PREFIX
 from agents.secrets import KeyMissingError, read_key
 from configs.errors import DescantError
 from configs.settings import ModelSettings
 
 CONNECT_SECONDS = 5.0
+NO_ADDRESS_OF_ITS_OWN = {"hosted_vllm": "HOSTED_VLLM_API_BASE"}
+"""Providers that are a server of the user's: LiteLLM would send to OpenAI's address without one."""
 KEY_AT_ANY_ADDRESS = ("anthropic",)
 """Providers whose clients refuse to send without a key, to a local server too."""
 
@@ -49,6 +52,12 @@ def _check_provider(settings: ModelSettings) -> None:
             f"unknown model provider in {settings.model!r}: write provider/model as LiteLLM does, "
             "for example 'openai/gpt-4o', 'hosted_vllm/my-model' or 'rehearsal/default'"
         ) from error
+    address_variable = NO_ADDRESS_OF_ITS_OWN.get(provider)
+    if address_variable and not settings.api_base and not os.environ.get(address_variable):
+        raise PreflightError(
+            f"model {settings.model!r} is served by you, and no api_base says where: "
+            "set models.default.api_base, for example to http://127.0.0.1:8000/v1"
+        )
     for reference in [settings.api_key, *settings.headers.values()]:
         if reference:
             read_key(reference)

@@ -55,6 +55,7 @@ class Prompts:
                     f"prompt {name!r} wants {', '.join(sorted(unknown))}: "
                     f"its variables are {', '.join(sorted(VARIABLES[name]))}"
                 )
+            self.render(name, **dict.fromkeys(VARIABLES[name], "sample"))
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -66,6 +67,8 @@ class Prompts:
             return self._templates[name].render(**variables).strip()
         except UndefinedError as error:
             raise PromptError(f"prompt {name!r}: {error.message}") from error
+        except Exception as error:
+            raise PromptError(f"prompt {name!r} cannot be rendered: {type(error).__name__}: {error}") from error
 
 
 def _read(name: str, replacement: str | None) -> str:

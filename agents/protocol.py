@@ -36,6 +36,8 @@ class Utterance(NamedTuple):
     call_id: str
     ends_dialogue: bool = False
     """The user is done; `content` is empty then."""
+    completion_tokens: int | None = None
+    """Null: the provider reported no usage."""
     altered_instruction: str | None = None
     """What was answered in place of the visible instruction."""
 

@@ -6,16 +6,16 @@ every text that leaves a call (responses, errors, log lines) passes a `Redactor`
 
 import os
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
+from urllib.parse import quote
 
 from configs.errors import DescantError
+from configs.settings import LOOKS_LIKE_A_KEY
 
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-LOOKS_LIKE_A_KEY = re.compile(
-    r"\b(?:(?:sk|pk|rk|gsk|hf|xai)[-_]|AIza)(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{12,}"
-    r"|(?<=Bearer )(?=[A-Za-z._~+/=-]*\d)[A-Za-z0-9._~+/=-]{8,}"
-)
-"""With a digit, as keys have them: `hf_hub_download_file` and `pk_customer_orders` are words of ordinary answers."""
+KEY_NAME = re.compile(r"_API_KEY$")
+"""Variables that LiteLLM takes keys from by itself."""
 SHORTEST_GUESSED_SECRET = 12
 """Shorter environment values (`PASSWORD=test`) are words of ordinary text; a key that a config names is always hidden."""
 
@@ -41,9 +41,10 @@ class Redactor:
         environment = os.environ if environment is None else environment
         used = {reference.removeprefix("env:") for reference in named}
         secrets = {
-            value
+            form
             for name, value in environment.items()
-            if value and (name in used or (SECRET_NAME.search(name) and len(value) >= SHORTEST_GUESSED_SECRET))
+            if value and (name in used or KEY_NAME.search(name) or _is_guessed_secret(name, value))
+            for form in _forms_of(value)
         }
         self._secrets = sorted(secrets, key=len, reverse=True)
 
@@ -52,3 +53,12 @@ class Redactor:
             if secret in text:
                 text = text.replace(secret, "[redacted]")
         return LOOKS_LIKE_A_KEY.sub("[redacted]", text)
+
+
+def _is_guessed_secret(name: str, value: str) -> bool:
+    return bool(SECRET_NAME.search(name)) and len(value) >= SHORTEST_GUESSED_SECRET
+
+
+def _forms_of(secret: str) -> set[str]:
+    """A secret as servers echo it: plain, percent-encoded, in base64."""
+    return {secret, quote(secret), quote(secret, safe=""), b64encode(secret.encode()).decode().rstrip("=")}

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from agents.llm import ProviderError
+from agents.providers import ProviderError
 
 
 def read_json(text: str, **fields: type) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The user simulator: reads the dialogue, writes what the person would say next."""
 
 from agents.ledger import CallSite
-from agents.llm import LanguageModel, ProviderError
+from agents.llm import LanguageModel
 from agents.prompts import Prompts, transcript
 from agents.protocol import DialogueSoFar, Utterance
+from agents.providers import ProviderError
 from store.records import Message
 
 END_MARK = "[END]"
@@ -30,4 +31,4 @@ class UserSimulator:
         text = text.replace(END_MARK, "").strip()
         if not text:
             raise ProviderError("empty_query", f"the user simulator {self._model.name!r} wrote nothing")
-        return Utterance(text, reply.call_id)
+        return Utterance(text, reply.call_id, completion_tokens=reply.completion_tokens)

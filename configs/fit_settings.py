@@ -14,21 +14,21 @@ from configs.settings import Settings
 class TinySettings(Settings):
     """The shape of a Gemma-2 that starts from random weights, small enough for one CPU core. All of it is ours."""
 
-    hidden_size: Annotated[int, Field(ge=8)] = 128
+    hidden_size: Annotated[int, Field(strict=True, ge=8)] = 128
     """Width of the residual stream."""
-    intermediate_size: Annotated[int, Field(ge=8)] = 256
+    intermediate_size: Annotated[int, Field(strict=True, ge=8)] = 256
     """Width of the gated feed-forward layer."""
-    layers: Annotated[int, Field(ge=1)] = 2
+    layers: Annotated[int, Field(strict=True, ge=1)] = 2
     """Decoder layers; they alternate sliding and full attention, as Gemma-2's do."""
-    heads: Annotated[int, Field(ge=1)] = 4
+    heads: Annotated[int, Field(strict=True, ge=1)] = 4
     """Query heads."""
-    kv_heads: Annotated[int, Field(ge=1)] = 2
+    kv_heads: Annotated[int, Field(strict=True, ge=1)] = 2
     """Key and value heads; divides `heads`."""
-    vocab_size: Annotated[int, Field(ge=270)] = 1024
+    vocab_size: Annotated[int, Field(strict=True, ge=270)] = 1024
     """Tokens at most; a small corpus gives fewer. The 256 bytes are always among them, so any text can be read."""
     initializer_range: Annotated[float, Field(gt=0.0)] = 0.08
     """Standard deviation of the first weights. Gemma's 0.02 is made for wider layers: a tiny model learns slowly from it."""
-    sliding_window: Annotated[int, Field(ge=1)] = 4096
+    sliding_window: Annotated[int, Field(strict=True, ge=1)] = 4096
     """Tokens that a sliding layer sees (Gemma-2: 4096)."""
     attention_softcap: Annotated[float, Field(gt=0.0)] = 50.0
     """Where attention logits are capped (Gemma-2: 50)."""
@@ -65,7 +65,7 @@ class RewardFitSettings(Settings):
     tiny: TinySettings = TinySettings()
     """Read only with `model: tiny`."""
     data: PairSettings = PairSettings()
-    max_length: Annotated[int, Field(ge=8)] = 2048
+    max_length: Annotated[int, Field(strict=True, ge=8)] = 2048
     """Tokens of a conversation (MUSIC); a pair with a longer side is dropped and counted, never truncated."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-6
     """At its peak (MUSIC)."""
@@ -73,11 +73,11 @@ class RewardFitSettings(Settings):
     """Share of the steps over which the learning rate rises from 0 (ours)."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate goes on after the warm-up; cosine and linear end at 0 (ours)."""
-    batch_size: Annotated[int, Field(ge=1)] = 64
+    batch_size: Annotated[int, Field(strict=True, ge=1)] = 64
     """Pairs a step (MUSIC)."""
-    accumulate: Annotated[int, Field(ge=1)] = 1
+    accumulate: Annotated[int, Field(strict=True, ge=1)] = 1
     """In how many slices a step's batch goes through the model, to save memory; the gradient is the whole batch's (ours)."""
-    steps: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Optimiser steps (MUSIC: 2,500). Null with `epochs` null means 2,500."""
     epochs: Annotated[float, Field(gt=0.0)] | None = None
     """Passes over the training pairs, instead of `steps`."""
@@ -85,7 +85,7 @@ class RewardFitSettings(Settings):
     """AdamW's, on matrices only (ours)."""
     gradient_clip: Annotated[float, Field(gt=0.0)] = 1.0
     """Largest norm of a step's gradient (ours)."""
-    random_seed: int = 0
+    random_seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     """Of the first weights and the order of the pairs."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Weights are fp32 always; bf16 makes the matrix products in bf16 (autocast on a GPU, torch's matmul precision on a CPU that has it) (ours)."""
@@ -101,13 +101,13 @@ class RewardFitSettings(Settings):
     """`shuffled` batches of like length; `short_first` begins with the conversations of fewest turns and adds the longer ones, a curriculum (ours)."""
     short_first_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """With `short_first`: after this share of the steps all pairs are in (ours)."""
-    evaluate_every: Annotated[int, Field(ge=1)] | None = None
+    evaluate_every: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Steps between measurements on the validation split; null measures once, at the end (ours)."""
-    evaluate_limit: Annotated[int, Field(ge=1)] = 500
+    evaluate_limit: Annotated[int, Field(strict=True, ge=1)] = 500
     """Validation pairs at most, from the front (ours)."""
-    checkpoint_every: Annotated[int, Field(ge=1)] = 500
+    checkpoint_every: Annotated[int, Field(strict=True, ge=1)] = 500
     """Steps between checkpoints; the last step always makes one (ours)."""
-    keep: Annotated[int, Field(ge=1)] = 2
+    keep: Annotated[int, Field(strict=True, ge=1)] = 2
     """Checkpoints kept, the newest (ours)."""
     out: str | None = None
     """Folder of the run; null is `fits/<name>`."""

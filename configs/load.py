@@ -55,7 +55,7 @@ def presets(folder: str = "") -> list[str]:
 def _find(source: str, folder: str) -> str:
     """The text of the config."""
     path = Path(source)
-    if path.suffix in (".yaml", ".yml") or path.is_file():  # a folder named like a preset hides none
+    if path.suffix in (".yaml", ".yml") or _is_file(path):  # a folder named like a preset hides none
         try:
             return path.read_text(encoding="utf-8")
         except OSError as error:
@@ -70,12 +70,21 @@ def _find(source: str, folder: str) -> str:
     return files("configs").joinpath("presets", *([folder] if folder else []), f"{source}.yaml").read_text("utf-8")
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a null byte: no path
+        return False
+
+
 def _read_yaml(text: str, *, where: str) -> dict[str, Any]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
         data = YAML(typ="safe", pure=True).load(text)
+    except RecursionError as error:
+        raise ConfigError(f"{where}: not a config: it is nested too deeply") from error
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
@@ -166,27 +175,36 @@ def _describe(detail: ErrorDetails, kind: type[BaseModel]) -> tuple[str, str]:
     for step in detail["loc"]:
         fields = [model.model_fields[step] for model in models if isinstance(step, str) and step in model.model_fields]
         if fields:
-            models = [m for field in fields for m in _models_in(field.annotation)]
+            models = [m for field in fields for m in models_in(field.annotation)]
             path.append(str(step))
         elif isinstance(step, int) or (step == detail["loc"][-1] and detail["type"] == "extra_forbidden"):
             path.append(str(step))
     dotted = ".".join(path)
     if detail["type"] == "extra_forbidden":
         allowed = sorted({name for model in models for name in model.model_fields})
-        nearest = difflib.get_close_matches(str(detail["loc"][-1]), allowed, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"the keys here are {', '.join(allowed)}"
+        key = str(detail["loc"][-1])
+        nearest = difflib.get_close_matches(key, allowed, n=1)
+        nearest += [name for name in allowed if key in name.split("_") and name not in nearest]
+        hint = (
+            f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else f"the keys here are {', '.join(allowed)}"
+        )
         return dotted, f"unknown key; {hint}"
     if detail["type"] == "value_error":
         return dotted, detail["msg"].removeprefix("Value error, ")
+    if detail["type"] in ("model_type", "dict_type"):
+        keys = [name for model in models for name in model.model_fields]
+        return dotted, "should be a mapping" + (f" with keys such as {', '.join(keys[:3])}" if keys else "")
     message = detail["msg"][0].lower() + detail["msg"][1:]
     shown = repr(detail["input"])
+    if detail["type"] == "literal_error" and models:
+        message += f" or a mapping with {', '.join(models[-1].model_fields)}"
     if len(shown) > 60 or {"api_key", "headers", "params"} & set(path):  # never echo what may be a secret
         return dotted, message
     return dotted, f"{message}, but it is {shown}"
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
     """All settings classes that an annotation can hold."""
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
         return [annotation] if issubclass(annotation, BaseModel) else []
-    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+    return [model for part in typing.get_args(annotation) for model in models_in(part)]

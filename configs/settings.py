@@ -12,8 +12,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 SECRET_PARAMETER = re.compile(
-    r"secret|password|credential|authorization|(?:access|api|auth|session|ad|bearer|private)_?(?:key|token)", re.I
+    r"secret|passw|passphrase|credential|authorization|^key$|(?:api|access|private|session|auth)_?key$"
+    r"|(?<!cost_per)(?:^|_)token$",
+    re.IGNORECASE,
 )
+"""Names under which secrets travel; `max_tokens` and `input_cost_per_token` are none."""
+LOOKS_LIKE_A_KEY = re.compile(
+    r"\b(?:(?:sk|pk|rk|gsk|hf|xai)[-_]|AIza)(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{12,}"
+    r"|(?<=Bearer )(?=[A-Za-z._~+/=-]*\d)[A-Za-z0-9._~+/=-]{8,}"
+)
+"""With a digit, as keys have them: `hf_hub_download_file` and `pk_customer_orders` are words of ordinary answers."""
 Role = Literal["user", "assistant", "perturbation", "judge"]
 PerturbationKind = Literal["music_contrast"]
 
@@ -31,7 +39,7 @@ class SeedSettings(Settings):
     """A JSONL file of seeds; null only with `format: rehearsal`, whose seeds are generated."""
     format: Literal["auto", "messages", "mtbench", "mtbench101", "skywork", "sharegpt", "rehearsal"] = "auto"
     """The file's shape; `auto` looks at the first row."""
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Annotated[int, Field(strict=True, ge=1)] | None = None
     """At most this many seeds, from the front; null takes all (100 for `rehearsal`)."""
     cut: Literal["first_user", "last_user", "last_assistant"] = "first_user"
     """How much of a given conversation to keep: the first user turn (our default; MUSIC does not state its rule), or the longest prefix that ends on a user or an assistant turn."""
@@ -41,7 +49,9 @@ class SeedSettings(Settings):
     @model_validator(mode="after")
     def _path_or_rehearsal(self) -> "SeedSettings":
         if self.path is not None and self.format == "rehearsal":
-            raise ValueError("format 'rehearsal' generates its seeds and takes no path: drop one of the two")
+            raise ValueError(
+                "format 'rehearsal' generates its seeds and takes no file: with a file, set seeds.format=auto"
+            )
         return self
 
 
@@ -49,13 +59,16 @@ class BernoulliSchedule(Settings):
     """Each turn is perturbed with this chance; at least one turn always is."""
 
     bernoulli: Annotated[float, Field(gt=0.0, le=1.0)]
+    """Chance of each turn."""
 
 
 class TurnRange(Settings):
     """A number of turns drawn uniformly, both ends included, for each seed."""
 
-    low: Annotated[int, Field(ge=1)]
-    high: Annotated[int, Field(ge=1)]
+    low: Annotated[int, Field(strict=True, ge=1)]
+    """Fewest assistant answers."""
+    high: Annotated[int, Field(strict=True, ge=1)]
+    """Most assistant answers."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "TurnRange":
@@ -107,11 +120,11 @@ class RoleSettings(Settings):
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Nucleus sampling; null sends nothing."""
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Completion tokens at most."""
     timeout_seconds: Annotated[float, Field(gt=0.0)] | None = None
     """For one attempt."""
-    attempts: Annotated[int, Field(ge=1)] | None = None
+    attempts: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Tries in all when the failure is of a kind that passes (429, 5xx, time-out, lost connection)."""
     system_role: Literal["fold", "native"] | None = None
     """`fold` puts system text into the first user message (Gemma's template has no system role); `native` sends it as is."""
@@ -155,21 +168,22 @@ class RoleSettings(Settings):
         for name in value or {}:
             if name in ("api_key", "api_base", "base_url", "extra_headers", "headers", "model", "messages", "stream"):
                 raise ValueError(f"params.{name} is refused: use the setting of the role itself")
-        for name in _keys_in(value):
-            if SECRET_PARAMETER.search(name):
+        for name, content in _leaves_of(value):
+            if SECRET_PARAMETER.search(name) or (isinstance(content, str) and LOOKS_LIKE_A_KEY.search(content)):
                 raise ValueError(f"params.{name} is refused, since params are stored: export it as LiteLLM's variable")
         return value
 
 
-def _keys_in(value: Any) -> Iterator[str]:
-    """Every key of nested mappings and lists."""
+def _leaves_of(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of nested mappings with its value, and every item of lists under their list's name."""
     if isinstance(value, dict):
         for key, item in value.items():
-            yield str(key)
-            yield from _keys_in(item)
+            yield str(key), item
+            yield from _leaves_of(item, str(key))
     elif isinstance(value, list):
         for item in value:
-            yield from _keys_in(item)
+            yield name, item
+            yield from _leaves_of(item, name)
 
 
 class ModelSettings(Settings):
@@ -200,13 +214,23 @@ class ModelsSettings(Settings):
     """The models by role."""
 
     default: RoleSettings = RoleSettings()
+    """What every role falls back on. Real seeds want a model here or in each role; only `format: rehearsal` does without."""
     user: RoleSettings = RoleSettings()
+    """The user simulator."""
     assistant: RoleSettings = RoleSettings()
+    """The system under test."""
     perturbation: RoleSettings = RoleSettings()
-    judges: tuple[RoleSettings, ...] = (RoleSettings(),)
+    """Who writes altered instructions."""
+    judges: Annotated[tuple[RoleSettings, ...], Field(min_length=1)] = (RoleSettings(),)
+    """Who verifies (the first) and compares (all)."""
+
+    def is_named(self, role: Role, index: int = 0) -> bool:
+        """Whether the config says which model plays a role, itself or through `default`."""
+        own = self.judges[index] if role == "judge" else getattr(self, role)
+        return own.model is not None or self.default.model is not None
 
     def of(self, role: Role, index: int = 0) -> ModelSettings:
-        """The settings of a role, with what it leaves open taken from `default`."""
+        """The settings of a role, with what it leaves open taken from `default`; a model that nobody names is the rehearsal."""
         own = self.judges[index] if role == "judge" else getattr(self, role)
         given = own.model_dump(exclude_none=True)
         inherited = self.default.model_dump(exclude_none=True)
@@ -219,8 +243,11 @@ class BudgetSettings(Settings):
     """Hard caps of a campaign; null is no cap."""
 
     usd: Annotated[float, Field(gt=0.0)] | None = None
-    tokens: Annotated[int, Field(gt=0)] | None = None
-    calls: Annotated[int, Field(gt=0)] | None = None
+    """Dollars, by LiteLLM\'s prices."""
+    tokens: Annotated[int, Field(strict=True, gt=0)] | None = None
+    """Prompt and completion together."""
+    calls: Annotated[int, Field(strict=True, gt=0)] | None = None
+    """Requests sent, retries included."""
 
 
 class CampaignSettings(Settings):
@@ -230,21 +257,21 @@ class CampaignSettings(Settings):
     """What people call it; part of its identity."""
     recipe: Literal["dialogue", "music"] = "music"
     """`dialogue`: one conversation a seed. `music`: a chosen and a rejected branch that both live on."""
-    random_seed: int = 0
+    random_seed: Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)] = 0
     """Of all chance in the campaign."""
     seeds: SeedSettings = SeedSettings()
-    turns: Annotated[int, Field(ge=1)] | TurnRange = 5
+    turns: Annotated[int, Field(strict=True, ge=1)] | TurnRange = 5
     """Assistant answers a dialogue, the one to the seed's open user turn included (MUSIC: 5)."""
-    trials: Annotated[int, Field(ge=1)] = 1
+    trials: Annotated[int, Field(strict=True, ge=1)] = 1
     """Times each seed is played."""
-    concurrency: Annotated[int, Field(ge=1)] = 64
-    """Seeds in play at once; a music seed plays its two branches side by side."""
+    concurrency: Annotated[int, Field(strict=True, ge=1)] = 128
+    """Dialogues in play at once; the two branches of a music seed are two."""
     perturb: PerturbSettings | None = None
     """Null means none for `dialogue` and the defaults for `music`."""
     judge_pairs: bool = False
     """Show each finished pair to every judge, in both orders, and store the verdicts."""
     prompts: dict[str, str] = {}
-    """Prompt name to the path of a file that replaces it."""
+    """Path of a file that replaces a prompt, by name: ask (the user's), alter (the perturbation agent's), contrast (both in one), verify and compare (the judges')."""
     models: ModelsSettings = ModelsSettings()
     budget: BudgetSettings = BudgetSettings()
 

@@ -7,7 +7,7 @@ valid and the seeds are read before the models are checked, the models before th
 import asyncio
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +19,7 @@ from agents.preflight import check
 from agents.prompts import Prompts
 from configs.errors import DescantError
 from configs.settings import CampaignSettings
-from graphs.cast import build_cast, models_in_use
+from graphs.cast import build_cast, models_in_use, require_named_models
 from graphs.execute import Recipe, build_recipe
 from graphs.progress import Counters, Progress, Silent
 from store import resume
@@ -36,18 +36,26 @@ class CampaignReport(NamedTuple):
 
     campaign_id: str
     name: str
+    models: dict[str, str]
+    """Model string by role, of the roles that play."""
     seeds: int
+    """That this run was given."""
     dialogues: int
+    """Of those seeds; `done` and `failed` too, whichever run they ended in."""
     done: int
     failed: int
     pairs: int
+    """Of the whole campaign, as tokens and cost are."""
     calls_sent: int
+    """Requests of this run, retries included."""
     calls_reused: int
+    """Calls of earlier runs that this run took from the journal."""
     prompt_tokens: int
     completion_tokens: int
     cost_usd: float | None
     """Null when the price of some call is unknown."""
     seconds: float
+    """Of this run."""
     stop_reason: str | None
     """Null when every dialogue is done or failed."""
 
@@ -77,6 +85,7 @@ def run_campaign(
         PromptError, PreflightError, KeyMissingError, UnknownPriceError, StoreError: before anything is written.
         ProviderError, StoreError: what makes every dialogue fail (a full disk, too); the campaign is kept and can go on.
     """
+    require_named_models(settings)
     prompts = Prompts(settings.prompts)
     check(models_in_use(settings).values(), priced=settings.budget.usd is not None)
     campaign_id = campaign_identity(settings, prompts)
@@ -85,50 +94,72 @@ def run_campaign(
         ledger = Ledger(writer.append, settings.budget, spent)
         recipe = build_recipe(settings, campaign_id, prompts.hashes, build_cast(settings, prompts, ledger))
         ledger.remember(resume.open_calls(database, campaign_id))
-        run = _Run(recipe, seeds, ledger, writer, progress or Silent())
-        return run.run(resume.finished_dialogues(database, campaign_id), resume.created_at(database, campaign_id))
+        ended = resume.finished_dialogues(database, campaign_id)
+        created_at = resume.created_at(database, campaign_id) or datetime.now(UTC)
+        run = _CampaignRun(recipe, seeds, ledger, writer, progress or Silent(), ended, created_at)
+        return run.to_the_end()
 
 
-class _Run:
-    """One process's work on a campaign."""
+class Trial(NamedTuple):
+    """One playing of a seed."""
+
+    seed: Seed
+    number: int
+    dialogue_ids: dict[Branch, str]
+
+
+class _CampaignRun:
+    """One process's work on a campaign.
+
+    A dialogue that ended in an earlier run, failed ones too, is not played again.
+    """
 
     def __init__(
-        self, recipe: Recipe, seeds: Sequence[Seed], ledger: Ledger, writer: Writer, progress: Progress
+        self,
+        recipe: Recipe,
+        seeds: Sequence[Seed],
+        ledger: Ledger,
+        writer: Writer,
+        progress: Progress,
+        ended: Mapping[str, str],
+        created_at: datetime,
     ) -> None:
+        """`ended`: `done` or `failed` by dialogue, of those that ended in earlier runs."""
         self.recipe = recipe
         self.settings = recipe.settings
         self.seeds = seeds
         self.ledger = ledger
         self.writer = writer
         self.progress = progress
+        self.created_at = created_at
         self.fatal: DescantError | None = None
-
-    def run(self, finished: dict[str, str], created_at: datetime | None) -> CampaignReport:
-        """`finished`: status by dialogue, of those that ended in earlier runs."""
-        started = time.monotonic()
-        created_at = created_at or datetime.now(UTC)
-        trials = [(seed, trial) for seed in self.seeds for trial in range(self.settings.trials)]
-        identities = [self.recipe.dialogue_ids(seed, trial) for seed, trial in trials]
-        statuses = [finished.get(identity) for ids in identities for identity in ids.values()]
-        self.counters = Counters(total=len(statuses), done=statuses.count("done"), failed=statuses.count("failed"))
-        self.counters.done_before = self.counters.ended
-        open_trials = [
-            work for work, ids in zip(trials, identities, strict=True) if not finished.keys() >= set(ids.values())
+        trials = [
+            Trial(seed, number, recipe.dialogue_ids(seed, number))
+            for seed in seeds
+            for number in range(self.settings.trials)
         ]
-        self.writer.append(self._campaign("running", created_at), *self.seeds)
+        self.open_trials = [trial for trial in trials if any(id not in ended for id in trial.dialogue_ids.values())]
+        statuses = [ended.get(dialogue_id) for trial in trials for dialogue_id in trial.dialogue_ids.values()]
+        done, failed = statuses.count("done"), statuses.count("failed")
+        self.counters = Counters(total=len(statuses), done=done, failed=failed, ended_before=done + failed)
+
+    def to_the_end(self) -> CampaignReport:
+        """Play what is open until it ended or the campaign stops; then tell."""
+        started = time.monotonic()
+        self.writer.append(self._campaign("running"), *self.seeds)
         status: CampaignStatus = "paused"
         try:
             with self.progress:
-                asyncio.run(self._play_all(iter(open_trials)))
+                asyncio.run(self._play_all())
             status = "paused" if self.ledger.stop_reason else "done"
         finally:
-            self.writer.append(self._campaign(status, created_at))
+            self.writer.append(self._campaign(status))
         self.writer.flush()
         if self.fatal is not None:
             raise self.fatal
         return self._report(time.monotonic() - started)
 
-    async def _play_all(self, work: Iterator[tuple[Seed, int]]) -> None:
+    async def _play_all(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
@@ -137,16 +168,20 @@ class _Run:
             """The first Ctrl-C drains; a second one leaves the calls in flight."""
             if self.ledger.stop_reason is not None:
                 task.cancel()
+                return
+            self.progress.say("stopping: calls in flight are waited for; Ctrl-C again leaves them")
             self.ledger.stop(INTERRUPTED)
 
         with suppress(NotImplementedError, RuntimeError):  # no signal handlers outside a main thread
             loop.add_signal_handler(signal.SIGINT, interrupt)
             loop.add_signal_handler(signal.SIGTERM, interrupt)
         ticker = asyncio.create_task(self._tick())
+        waiting = iter(self.open_trials)
+        workers = max(1, self.settings.concurrency // len(self.recipe.branches))
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(self.settings.concurrency):
-                    group.create_task(self._worker(work))
+                for _ in range(workers):
+                    group.create_task(self._worker(waiting))
         except asyncio.CancelledError:
             if self.ledger.stop_reason is None:
                 raise
@@ -159,15 +194,14 @@ class _Run:
             self.progress.update(self.counters, self.ledger)
             await asyncio.sleep(0.25)
 
-    async def _worker(self, work: Iterator[tuple[Seed, int]]) -> None:
-        """Takes seeds until none is left or the campaign stops."""
-        for seed, trial in work:
+    async def _worker(self, waiting: Iterator[Trial]) -> None:
+        """Takes trials until none is left or the campaign stops."""
+        for trial in waiting:
             if self.ledger.stop_reason is not None:
                 return
-            identities = self.recipe.dialogue_ids(seed, trial)
-            self.counters.in_flight += len(identities)
+            self.counters.in_flight += len(trial.dialogue_ids)
             try:
-                await self._play(seed, trial, identities)
+                await self._play(trial)
             except CampaignStopping:
                 return
             except DescantError as error:
@@ -175,17 +209,17 @@ class _Run:
                 self.ledger.stop(str(error))
                 return
             finally:
-                self.counters.in_flight -= len(identities)
+                self.counters.in_flight -= len(trial.dialogue_ids)
 
-    async def _play(self, seed: Seed, trial: int, identities: dict[Branch, str]) -> None:
-        outcome = await self.recipe.play(seed, trial)
+    async def _play(self, trial: Trial) -> None:
+        outcome = await self.recipe.play(trial.seed, trial.number)
         self.writer.append(*outcome.records)
-        for identity in identities.values():
-            self.ledger.forget(identity)
+        for dialogue_id in trial.dialogue_ids.values():
+            self.ledger.forget(dialogue_id)
         self.counters.done += outcome.done
         self.counters.failed += outcome.failed
 
-    def _campaign(self, status: CampaignStatus, created_at: datetime) -> Campaign:
+    def _campaign(self, status: CampaignStatus) -> Campaign:
         config = self.settings.model_dump(mode="json")
         return Campaign(
             campaign_id=self.recipe.campaign_id,
@@ -196,7 +230,7 @@ class _Run:
             version=_version(),
             n_seeds=len(self.seeds),
             status=status,
-            created_at=created_at,
+            created_at=self.created_at,
             finished_at=datetime.now(UTC) if status == "done" else None,
         )
 
@@ -205,6 +239,7 @@ class _Run:
         return CampaignReport(
             campaign_id=self.recipe.campaign_id,
             name=self.settings.name,
+            models={role: model.model for role, model in models_in_use(self.settings).items()},
             seeds=len(self.seeds),
             dialogues=self.counters.total,
             done=self.counters.done,

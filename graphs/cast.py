@@ -11,7 +11,12 @@ from agents.prompts import Prompts
 from agents.protocol import Agent
 from agents.secrets import Redactor
 from agents.user import UserSimulator
-from configs.settings import CampaignSettings, ModelSettings
+from configs.errors import DescantError
+from configs.settings import CampaignSettings, ModelSettings, Role
+
+
+class ModelMissingError(DescantError):
+    """Raised here: a role without a model."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +47,39 @@ def build_cast(settings: CampaignSettings, prompts: Prompts, ledger: Ledger) -> 
     )
 
 
-def models_in_use(settings: CampaignSettings) -> dict[str, ModelSettings]:
-    """The models that the recipe will really call, by role."""
-    models = {"user": settings.models.of("user"), "assistant": settings.models.of("assistant")}
+def roles_in_use(settings: CampaignSettings) -> list[tuple[Role, int]]:
+    """The roles that the recipe really plays, judges with their place."""
+    roles: list[tuple[Role, int]] = [("user", 0), ("assistant", 0)]
     perturb = settings.perturb
     if perturb and perturb.altered_by == "perturbation":
-        models["perturbation"] = settings.models.of("perturbation")
+        roles.append(("perturbation", 0))
     if (perturb and perturb.verify) or settings.judge_pairs:
-        for index in range(len(settings.models.judges)):
-            models[f"judge_{index}"] = settings.models.of("judge", index)
-    return models
+        roles += [("judge", index) for index in range(len(settings.models.judges))]
+    return roles
+
+
+def models_in_use(settings: CampaignSettings) -> dict[str, ModelSettings]:
+    """The models that will really be called, by role (`judge_0`, `judge_1`, ... for judges)."""
+    return {
+        f"judge_{index}" if role == "judge" else role: settings.models.of(role, index)
+        for role, index in roles_in_use(settings)
+    }
+
+
+def require_named_models(settings: CampaignSettings) -> None:
+    """Real seeds want a model that somebody chose: the rehearsal would answer them with plain nothings.
+
+    Raises:
+        ModelMissingError: seeds from a file, and a role whose model nobody named.
+    """
+    if settings.seeds.format == "rehearsal":
+        return
+    unnamed = [role for role, index in roles_in_use(settings) if not settings.models.is_named(role, index)]
+    if unnamed:
+        raise ModelMissingError(
+            f"no model for {', '.join(dict.fromkeys(unnamed))}: set models.default.model to a LiteLLM model string "
+            "(rehearsal/default is the built-in stand-in, which knows nothing of real seeds)"
+        )
 
 
 def key_references(settings: CampaignSettings) -> set[str]:

@@ -12,6 +12,7 @@ from graphs.state import DialogueState
 
 def build_dialogue_graph(cast: Cast, perturb: PerturbSettings | None = None) -> Any:
     """A compiled graph over `DialogueState`. Nodes stand in it only where `perturb` asks for them."""
+    # Nodes say where they go by their `Command`; `destinations` lets LangGraph draw and check it.
     alters = perturb is not None and perturb.altered_by == "perturbation"
     verifies = perturb is not None and perturb.verify
     answering = ("perturb", "assistant") if alters else ("assistant",)
@@ -29,5 +30,8 @@ def build_dialogue_graph(cast: Cast, perturb: PerturbSettings | None = None) -> 
 
 
 def recursion_limit(turns: int) -> int:
-    """Steps that a dialogue of so many answers can take at most; LangGraph's own limit is 25."""
+    """Steps that a dialogue of so many answers can take at most; LangGraph's own limit is 25.
+
+    A turn is at most four nodes: user, perturb, assistant, verify. A few steps more are for start and end.
+    """
     return 4 * turns + 8

@@ -11,7 +11,7 @@ from langgraph.graph import END, START, StateGraph
 
 from agents.judge import Presentation
 from agents.ledger import CampaignStopping
-from agents.llm import ProviderError
+from agents.providers import ProviderError
 from configs.settings import PerturbSettings
 from graphs.cast import Cast
 from graphs.dialogue import build_dialogue_graph, recursion_limit

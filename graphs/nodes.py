@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 
 from langgraph.types import Command
 
-from agents.llm import ProviderError
 from agents.protocol import DialogueSoFar, Utterance
+from agents.providers import ProviderError
 from configs.settings import PerturbSettings
 from graphs.cast import Cast
 from graphs.state import Alteration, DialogueState, Said, answers_given, messages_of
@@ -130,7 +130,7 @@ def _failed(error: ProviderError, **update: Any) -> Command[Any]:
 
 
 def _said(agent: Literal["user", "assistant"], utterance: Utterance) -> Said:
-    return Said(Message(role=agent, content=utterance.content), agent, utterance.call_id)
+    return Said(Message(role=agent, content=utterance.content), agent, utterance.call_id, utterance.completion_tokens)
 
 
 def _alteration(state: DialogueState, dialogue: DialogueSoFar, altered_instruction: str) -> Alteration:

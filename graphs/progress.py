@@ -24,7 +24,7 @@ class Counters:
     """Those of earlier runs included."""
     failed: int = 0
     in_flight: int = 0
-    done_before: int = 0
+    ended_before: int = 0
     """Done or failed when this run began."""
 
     @property
@@ -40,6 +40,7 @@ class Progress(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
     def update(self, counters: Counters, ledger: Ledger) -> None: ...
+    def say(self, line: str) -> None: ...
 
 
 class Silent:
@@ -52,6 +53,9 @@ class Silent:
         pass
 
     def update(self, counters: Counters, ledger: Ledger) -> None:
+        pass
+
+    def say(self, line: str) -> None:
         pass
 
 
@@ -72,10 +76,11 @@ class StderrProgress:
         if self._console.is_terminal:
             self._bar = Bar(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=10),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[detail]}"),
                 console=self._console,
+                transient=True,
                 refresh_per_second=LIVE_REFRESHES_A_SECOND,
             )
             self._task = self._bar.add_task(description, total=None, detail="")
@@ -88,18 +93,25 @@ class StderrProgress:
     def __exit__(self, *_: object) -> None:
         if self._bar:
             self._bar.stop()
-        elif self._last:
+        if self._last:
             print(self._last, file=sys.stderr, flush=True)
+
+    def say(self, line: str) -> None:
+        """A line of its own, above the bar."""
+        if self._bar:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
     def update(self, counters: Counters, ledger: Ledger) -> None:
         now = time.monotonic()
         if not self._bar and now < self._next_line and counters.ended < counters.total:
             return
         detail = summary_line(counters, ledger, now - self._started)
+        self._last = f"{self._description} {counters.ended}/{counters.total} {detail}"
         if self._bar:
             self._bar.update(self._task, completed=counters.ended, total=counters.total, detail=detail)
             return
-        self._last = f"{self._description} {counters.ended}/{counters.total} {detail}"
         if now >= self._next_line:
             self._next_line = now + PLAIN_LINE_SECONDS
             print(self._last, file=sys.stderr, flush=True)
@@ -107,14 +119,14 @@ class StderrProgress:
 
 
 def summary_line(counters: Counters, ledger: Ledger, seconds: float) -> str:
-    """`done 12 failed 0 in flight 8 | 310 calls/s | $0.0421 | 0:01:10 left`."""
+    """`2 failed · 128 open · 310 calls/s · $0.0421 · 0:01:10 left`; a cost that is a lower bound ends in `+?`."""
     spent = ledger.spent
-    ended_now = counters.ended - counters.done_before
+    ended_now = counters.ended - counters.ended_before
     left = (counters.total - counters.ended) * seconds / ended_now if ended_now else None
     rate = ledger.sent / seconds if seconds else 0.0
-    cost = f"${spent.cost_usd:.4f}" + ("+ (some prices unknown)" if spent.unpriced_calls else "")
+    cost = f"${spent.cost_usd:.4f}" + ("+?" if spent.unpriced_calls else "")
     return (
-        f"failed {counters.failed} in flight {counters.in_flight} | {rate:.0f} calls/s | {cost} | "
+        f"{counters.failed} failed · {counters.in_flight} open · {rate:.0f} calls/s · {cost} · "
         f"{clock(left) if left is not None else '-:--:--'} left"
     )
 

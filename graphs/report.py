@@ -8,9 +8,10 @@ def report_lines(report: CampaignReport, *, database: str, skipped: int) -> list
     cost = "price unknown" if report.cost_usd is None else f"${report.cost_usd:.4f}"
     lines = [
         f"campaign   {report.name} ({report.campaign_id})",
+        f"models     {_models(report.models)}",
         f"seeds      {report.seeds}" + (f" (and {skipped} skipped)" if skipped else ""),
         f"dialogues  {report.done} done, {report.failed} failed, {report.dialogues - report.done - report.failed} open",
-        f"pairs      {report.pairs}",
+        f"pairs      {report.pairs} in the campaign",
         f"calls      {report.calls_sent} sent, {report.calls_reused} taken from the journal, in {clock(report.seconds)}",
         f"tokens     {report.prompt_tokens} in, {report.completion_tokens} out, {cost}",
     ]
@@ -18,5 +19,17 @@ def report_lines(report: CampaignReport, *, database: str, skipped: int) -> list
         lines.append(f"stopped    {report.stop_reason}")
     elif report.failed:
         lines.append(f'see why    descant sql --db {database} "FROM errors"')
+    if any(model.startswith("rehearsal/") for model in report.models.values()):
+        lines.append("note       a rehearsal model played: these dialogues say nothing about real models")
     lines.append(f"look       descant show --db {database} {report.campaign_id}")
     return lines
+
+
+def _models(models: dict[str, str]) -> str:
+    """`openai/x for all`, or each model with its roles."""
+    by_model: dict[str, list[str]] = {}
+    for role, model in models.items():
+        by_model.setdefault(model, []).append(role)
+    if len(by_model) == 1:
+        return f"{next(iter(by_model))} for every role"
+    return ", ".join(f"{model} ({', '.join(roles)})" for model, roles in by_model.items())

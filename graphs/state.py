@@ -16,6 +16,7 @@ class Said(NamedTuple):
     message: Message
     agent: str
     call_id: str | None
+    completion_tokens: int | None = None
 
 
 class Alteration(NamedTuple):

@@ -84,9 +84,10 @@ def fit_id(name: str, objective: str, config: Mapping[str, Any]) -> str:
 
 
 def split_of(messages: Sequence[Message]) -> Split:
-    """The split of a seed, fixed by its text: 80 % train, 10 % validation, 10 % test.
+    """The split of a seed, fixed by its first user turn: 80 % train, 10 % validation, 10 % test.
 
-    By text, not by id, so that a repeated seed never stands on two sides.
+    By that text, not by id, so that neither a repeated seed nor one that is cut elsewhere stands on two sides.
     """
-    share = int(content_hash("split", list(messages)), 16) / float(1 << (8 * ID_BYTES))
+    first = next((place for place, message in enumerate(messages) if message.role == "user"), len(messages) - 1)
+    share = int(content_hash("split", list(messages[: first + 1])), 16) / float(1 << (8 * ID_BYTES))
     return "train" if share < 0.8 else "validation" if share < 0.9 else "test"

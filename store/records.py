@@ -13,7 +13,7 @@ MessageRole = Literal["system", "user", "assistant"]
 Branch = Literal["main", "chosen", "rejected", "candidate"]
 Verdict = Literal["landed", "missed", "unchecked"]
 Split = Literal["train", "validation", "test"]
-CampaignStatus = Literal["running", "paused", "done", "stopped"]
+CampaignStatus = Literal["running", "paused", "done"]
 
 
 class Message(BaseModel):
@@ -161,6 +161,7 @@ class Call(Record):
     parameters: dict[str, Any]
     response: str | None = None
     finish_reason: str | None = None
+    """The provider's, such as `stop` or `length`; the error's kind for a failed call."""
     status: Literal["started", "done", "failed", "superseded"]
     prompt_tokens: int | None = None
     completion_tokens: int | None = None

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agents.ledger import CallSite, Ledger
-from agents.llm import LanguageModel, load_litellm
+from agents.llm import LanguageModel
+from agents.providers import load_litellm
 from agents.secrets import Redactor
 from configs.settings import BudgetSettings, ModelSettings
 from store.records import Call, Message, Record

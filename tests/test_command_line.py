@@ -147,11 +147,30 @@ def test_a_broken_seed_file_is_one_line_and_leaves_nothing(
 
 def test_broken_seeds_can_be_skipped_and_are_counted(run_here: Run, tmp_path: Path) -> None:
     (tmp_path / "seeds.jsonl").write_text(SEED + "{broken\n" + SEED)
-    ended = run_here("run", "dialogue", "--seeds", "seeds.jsonl", "--skip-bad", "--set", "turns=1", "--quiet", "--json")
+    model = "models.default.model=rehearsal/default"
+    ended = run_here(
+        "run",
+        "dialogue",
+        "--seeds",
+        "seeds.jsonl",
+        "--skip-bad",
+        "--set",
+        "turns=1",
+        "--set",
+        model,
+        "--quiet",
+        "--json",
+    )
     assert ended.returncode == 0, ended.stderr
     report = json.loads(ended.stdout)
     assert (report["seeds"], report["skipped_seeds"], report["done"]) == (2, 1, 2)
     assert "skipped seeds.jsonl:2: not valid JSON" in ended.stderr
+
+
+def test_real_seeds_want_a_model_that_somebody_named(run_here: Run, tmp_path: Path) -> None:
+    (tmp_path / "seeds.jsonl").write_text(SEED)
+    assert_one_clear_line(run_here("run", "dialogue", "--seeds", "seeds.jsonl"), "no model for user, assistant")
+    assert [path.name for path in tmp_path.iterdir()] == ["seeds.jsonl"]
 
 
 REHEARSAL = ("run", "rehearsal", "--limit", "1")

@@ -11,6 +11,7 @@ import click
 import pytest
 
 import descant
+from configs.describe import page as settings_page
 from configs.load import load, presets
 from configs.settings import CampaignSettings
 from graphs.draw import page
@@ -61,6 +62,10 @@ def test_the_readme_map_names_every_folder() -> None:
 
 def test_the_diagrams_are_those_of_the_compiled_graphs() -> None:
     assert (ROOT / "docs" / "graphs.md").read_text(encoding="utf-8") == page()
+
+
+def test_the_settings_page_is_that_of_the_settings() -> None:
+    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == settings_page()
 
 
 def test_langgraph_json_names_factories_of_graphs() -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from agents.assistant import Assistant, ContrastiveAssistant
 from agents.judge import Judge, Opinion, settled
-from agents.llm import LanguageModel, ProviderError
+from agents.llm import LanguageModel
 from agents.perturbation import PerturbationAgent
 from agents.prompts import Prompts, transcript
 from agents.protocol import DialogueSoFar, Utterance
+from agents.providers import ProviderError
 from agents.structured import read_json
 from agents.user import UserSimulator
 from tests.scripted import language_model, said, scripted_model
@@ -168,6 +169,20 @@ def test_the_judge_compares_in_both_orders(better: str, chosen_first: str, rejec
         assert opinion.verdict == expected
         content = messages[0]["content"]
         assert (content.index("Paris.") < content.index("Lyon.")) == (presentation == "chosen_first")
+
+
+def test_the_calls_of_two_judges_in_two_orders_are_four() -> None:
+    calls = set()
+    for index in (0, 1):
+        for presentation in ("chosen_first", "rejected_first"):
+            opinion, _ = listen(
+                "{}",
+                lambda model, place=index, order=presentation: asyncio.run(  # type: ignore[misc]
+                    Judge(model, PROMPTS, place).compare(so_far(*CHAT[:2]), OTHER, order)
+                ),
+            )
+            calls.add(opinion.call_id)
+    assert len(calls) == 4
 
 
 def test_a_verdict_that_flips_with_the_order_is_a_tie() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from agents.ledger import CampaignStopping, Ledger
-from agents.llm import LanguageModel, ProviderError, Reply
+from agents.llm import LanguageModel, Reply
+from agents.providers import ProviderError
 from configs.settings import BudgetSettings
 from store.records import Call
 from tests.scripted import HELLO, PatientLedger, language_model, said, scripted_model, site

@@ -4,14 +4,16 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from agents.ledger import CampaignStopping
-from agents.llm import LanguageModel, ProviderError, Reply, UnknownPriceError, fold_system, price_per_token
+from agents.llm import LanguageModel, Reply, fold_system
 from agents.preflight import PreflightError, check
+from agents.providers import ProviderError, UnknownPriceError, price_per_token
 from agents.rehearsal.server import ServerSettings, serving
 from agents.secrets import KeyMissingError
 from configs.settings import BudgetSettings, ModelSettings
@@ -128,8 +130,9 @@ def test_a_failure_that_passes_is_tried_again(model: str, trouble: Response) -> 
 
 
 @over_both
-def test_a_connection_reset_is_tried_again(model: str) -> None:
-    faults = ServerSettings(fault_rate=0.5, faults=("reset",), random_seed=3)
+def test_a_connection_reset_is_tried_again_and_every_request_counted(model: str, tmp_path: Path) -> None:
+    log = tmp_path / "requests.jsonl"
+    faults = ServerSettings(fault_rate=0.5, faults=("reset",), random_seed=3, log=str(log))
     with serving(faults) as address:
         name = model.replace("/x", "/default")
         ledger = PatientLedger()
@@ -138,6 +141,7 @@ def test_a_connection_reset_is_tried_again(model: str) -> None:
             asyncio.run(asked.complete(HELLO, site(depth=depth)))
     assert max(call.attempts for call in ledger.notes) > 1
     assert ledger.spent.calls == sum(call.attempts for call in ledger.notes if call.status == "done")
+    assert ledger.spent.calls == len(log.read_text().splitlines())
 
 
 @over_both
@@ -261,13 +265,13 @@ def test_a_draining_campaign_ends_the_wait_for_a_retry() -> None:
 
 
 def test_a_dollar_budget_over_an_unknown_price_is_refused_before_anything_is_sent() -> None:
-    unpriced = ModelSettings(model="hosted_vllm/nobody-knows")
+    unpriced = ModelSettings(model="ollama_chat/nobody-knows")
     with pytest.raises(UnknownPriceError, match=r"budget.usd needs prices"):
         check([unpriced], priced=True)
     check([unpriced])
     check([ModelSettings(model="rehearsal/default")], priced=True)
     priced = ModelSettings(
-        model="hosted_vllm/priced", params={"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}
+        model="ollama_chat/priced", params={"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}
     )
     check([priced], priced=True)
     assert price_per_token(priced) == 2e-6
@@ -279,6 +283,7 @@ def test_a_dollar_budget_over_an_unknown_price_is_refused_before_anything_is_sen
         ({"model": "no-such-provider/x"}, "unknown model provider in 'no-such-provider/x'"),
         ({"model": "gpt"}, "unknown model provider in 'gpt'"),
         ({"model": "rehearsal/defualt"}, "the models are rehearsal/default"),
+        ({"model": "hosted_vllm/x"}, "no api_base says where"),
         ({"model": "openai/gpt-4o"}, "OPENAI_API_KEY"),
         ({"model": "anthropic/claude-x"}, "ANTHROPIC_API_KEY"),
         ({"model": "anthropic/claude-x", "api_base": "http://127.0.0.1:9"}, "ANTHROPIC_API_KEY"),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agents.llm import ProviderError
+from agents.providers import ProviderError
 from store.records import DialogueStats
 from tests.graphs.conftest import Play, seed_of
 from tests.scripted import said
@@ -138,3 +138,18 @@ def test_the_assistant_can_alter_and_answer_in_one_prompt(play: Play) -> None:
     assert [call.purpose for call in played.calls] == ["contrast", "verify", "ask", "contrast", "verify"]
     assert played.texts() == ["the first instruction", "beside the point", "question 1", "beside the point"]
     assert {p.altered_instruction for p in played.perturbations} == {"something else"}
+
+
+def test_the_verifier_sees_the_answer_apart_from_the_conversation(play: Play) -> None:
+    played = play(recipe="dialogue", turns=1, perturb={"verify": True})
+    (check,) = [call for call in played.calls if call.purpose == "verify"]
+    assert check.messages is not None
+    conversation = check.messages[0].content.split("<transcript>")[1].split("</transcript>")[0]
+    assert "the first instruction" in conversation
+    assert "<assistant>" not in conversation
+
+
+def test_the_tokens_of_a_dialogue_are_those_of_its_turns(play: Play) -> None:
+    played = play(recipe="dialogue", turns=2)
+    (stats,) = played.of(DialogueStats)
+    assert stats.n_tokens == sum(call.completion_tokens or 0 for call in played.calls) > 0

@@ -1,0 +1,63 @@
+"""Writes `docs/settings.md` from the settings themselves: `python -m configs.describe > docs/settings.md`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from configs.fit_settings import RewardFitSettings
+from configs.load import models_in, presets
+from configs.settings import CampaignSettings
+
+PAGES: tuple[tuple[str, str, type[BaseModel]], ...] = (
+    ("Campaigns: `descant run CONFIG`", "", CampaignSettings),
+    ("Reward models: `descant fit reward CONFIG`", "fit", RewardFitSettings),
+)
+
+
+def page() -> str:
+    """The whole Markdown page."""
+    parts = [
+        "# Settings",
+        "Written from the code by `python -m configs.describe`; a test keeps this page true. A config is a YAML file "
+        "with these keys, or a preset's name; `--set key.path=value` overrides one, and a list's items are counted "
+        "from 0 (`models.judges.0.model`).",
+    ]
+    for title, folder, kind in PAGES:
+        parts += [f"## {title}", f"Presets: {', '.join(f'`{name}`' for name in presets(folder))}."]
+        parts += _tables(kind, set())
+    return "\n\n".join(parts) + "\n"
+
+
+def _tables(kind: type[BaseModel], seen: set[type[BaseModel]]) -> Iterator[str]:
+    """A table for a settings class, then one for each class that its fields hold."""
+    seen.add(kind)
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+    rows += [f"| `{name}` | {_default(field)} | {_meaning(field)} |" for name, field in kind.model_fields.items()]
+    yield f"### {kind.__name__}"
+    yield (kind.__doc__ or "").strip().replace("\n    ", "\n")
+    yield "\n".join(rows)
+    for field in kind.model_fields.values():
+        for inner in models_in(field.annotation):
+            if inner not in seen:
+                yield from _tables(inner, seen)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value: Any = field.default
+    if isinstance(value, BaseModel) or (isinstance(value, tuple) and any(isinstance(v, BaseModel) for v in value)):
+        return f"see {'RoleSettings' if isinstance(value, tuple) else type(value).__name__}"
+    return "`null`" if value is None else f"`{list(value) if isinstance(value, tuple) else value}`"
+
+
+def _meaning(field: FieldInfo) -> str:
+    held = ", ".join(inner.__name__ for inner in models_in(field.annotation))
+    text = field.description or (f"See {held}." if held else "")
+    return " ".join(text.replace("|", "\\|").split())
+
+
+if __name__ == "__main__":
+    print(page(), end="")
