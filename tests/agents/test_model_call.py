@@ -264,14 +264,17 @@ def test_a_draining_campaign_ends_the_wait_for_a_retry() -> None:
     assert [(call.status, call.attempts) for call in ledger.notes] == [("started", 1)]
 
 
-def test_a_dollar_budget_over_an_unknown_price_is_refused_before_anything_is_sent() -> None:
-    unpriced = ModelSettings(model="ollama_chat/nobody-knows")
+def test_a_dollar_budget_over_an_unknown_price_is_refused_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOSTED_VLLM_API_BASE", "http://127.0.0.1:9/v1")
+    unpriced = ModelSettings(model="hosted_vllm/nobody-knows")
     with pytest.raises(UnknownPriceError, match=r"budget.usd needs prices"):
         check([unpriced], priced=True)
     check([unpriced])
     check([ModelSettings(model="rehearsal/default")], priced=True)
     priced = ModelSettings(
-        model="ollama_chat/priced", params={"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}
+        model="hosted_vllm/priced", params={"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}
     )
     check([priced], priced=True)
     assert price_per_token(priced) == 2e-6
