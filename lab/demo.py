@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import NamedTuple
 
 from rich.console import Console
@@ -35,6 +36,9 @@ REHEARSAL_NOTE = (
     "The backend was the rehearsal: a rule-based stand-in for a language model in a small closed world. "
     "These figures show that the chain works; they say nothing about real models."
 )
+
+
+WIDTH = 79
 
 
 class DemoError(DescantError):
@@ -100,7 +104,7 @@ def run_demo(out: Path, console: Console, *, seeds: int | None = None, steps: in
         if evaluation.beats_baselines()
         else "The reward model does NOT stand above every null baseline with intervals apart."
     )
-    echo(f"{evaluation.to_table()}\n{verdict}\n{_truth_line(truth)}\n\n{REHEARSAL_NOTE}")
+    echo(f"{evaluation.to_table()}\n{verdict}\n{fill(_truth_line(truth), WIDTH)}\n\n{fill(REHEARSAL_NOTE, WIDTH)}")
 
     result = DemoResult(campaign, fit, evaluation, truth)
     (out / "report.md").write_text(report(result, example=_as_text(corpus, example), verdict=verdict), encoding="utf-8")

@@ -117,7 +117,7 @@ def _name(text: str | None) -> str | None:
 def read_answer(content: str) -> Answer | None:
     """What an assistant's message says; None: it is not an answer of this world."""
     match = ANSWER.fullmatch(content.strip().lower())
-    if match is None:
+    if match is None or (match[2] and match[4] and match[2] != match[4]):  # nobody here calls a person two names
         return None
     return Answer(match[3], _name(match[4] or match[2]), _name(match[1]), is_noted="noted" in match[0])
 

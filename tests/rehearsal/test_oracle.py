@@ -32,6 +32,10 @@ def test_a_wrong_answer_is_wrong_for_its_reason(answer: str, reason: str) -> Non
     assert [(g.verdict, g.reasons) for g in graded(OPENING, answer)] == [("wrong", (reason,))]
 
 
+def test_an_answer_to_two_people_is_none_of_this_world() -> None:
+    assert graded(OPENING, "Omar, it is big, Ilse.")[0].verdict == "unknown"
+
+
 def test_all_reasons_are_given_when_there_are_several() -> None:
     assert graded(OPENING, "Omar, it is old.")[0].reasons == ("wrong attribute", "standing instruction broken")
 
