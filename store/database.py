@@ -4,6 +4,7 @@ DuckDB lets one process write, and any open connection, even an idle reader, kee
 keeps the file open: readers open it for each use and retry, and the one ingester in `store.writer` does the same.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +16,13 @@ import duckdb
 
 from configs.errors import DescantError
 from store.lock import Lock
-from store.migrations import MIGRATIONS, migrate, schema_version
+from store.migrations import MIGRATIONS, has_definitions, migrate, schema_version
 
 PATIENCE_SECONDS = 10.0
 POLL_SECONDS = 0.01
+DEFAULT_NAME = "corpus.duckdb"
+_MAGIC = slice(8, 12)
+"""Where `DUCK` stands in each DuckDB file, after a checksum."""
 
 
 class StoreError(DescantError):
@@ -49,6 +53,13 @@ def reading(path: str | os.PathLike[str], *, settings: Sequence[str] = ()) -> It
         if version < len(MIGRATIONS):
             connection.close()
             _upgrade(file)
+            connection = connect(file, read_only=True)
+        elif not has_definitions(connection):
+            connection.close()
+            with contextlib.suppress(
+                StoreError
+            ):  # the views of another Descant: they are read where ours cannot be made
+                _upgrade(file, patience_seconds=0.0)
             connection = connect(file, read_only=True)
         for setting in settings:
             connection.execute(setting)
@@ -81,6 +92,8 @@ def connect(
     """
     if not file.exists():
         raise StoreError(f"there is no database at {str(file)!r}: run a campaign first, or name another with --db")
+    refuse_folder(file)
+    _refuse_other_formats(file)
     deadline = time.monotonic() + patience_seconds
     while True:
         try:
@@ -96,6 +109,30 @@ def connect(
                     f"try again ({first_line(error)})"
                 ) from error
         time.sleep(POLL_SECONDS)
+
+
+def refuse_folder(file: Path) -> None:
+    """Raises a StoreError for a folder; it names the corpus in it, if there is one."""
+    if not file.is_dir():
+        return
+    corpus = file / DEFAULT_NAME
+    hint = f"did you mean --db {corpus}?" if corpus.is_file() else "name a file in it with --db"
+    raise StoreError(f"{str(file)!r} is a folder: {hint}")
+
+
+def _refuse_other_formats(file: Path) -> None:
+    """DuckDB itself reads text and tables of many kinds under the name of a database, or gives an error of its own."""
+    try:
+        with file.open("rb") as handle:
+            start = handle.read(_MAGIC.stop)
+    except OSError as error:
+        raise StoreError(
+            f"{str(file)!r} cannot be read ({error.strerror}): check its rights, or name another with --db"
+        ) from error
+    if start[_MAGIC] != b"DUCK":
+        raise StoreError(
+            f"{str(file)!r} cannot be opened as a database: it is no DuckDB database; name another with --db"
+        )
 
 
 def check_ours(connection: duckdb.DuckDBPyConnection, file: Path) -> int:
@@ -133,7 +170,7 @@ def _is_held(error: duckdb.Error) -> bool:
     )
 
 
-def _upgrade(file: Path) -> None:
+def _upgrade(file: Path, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
     """Brings an older schema up to date before it is read, unless a campaign holds the database."""
     lock = Lock(file)
     try:
@@ -142,7 +179,7 @@ def _upgrade(file: Path) -> None:
     except OSError as error:
         raise StoreError(f"{str(file)!r} has an older schema and cannot be upgraded: {error}") from error
     try:
-        connection = connect(file, read_only=False)
+        connection = connect(file, read_only=False, patience_seconds=patience_seconds)
         try:
             migrate(connection)
         finally:

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from store import journal
 from store.database import StoreError, first_line
-from store.migrations import MESSAGES
 from store.records import RECORDS
+from store.tables import MESSAGES
 
 BATCH_BYTES = 32 << 20
 _TABLE_START = len(b'{"t":"')

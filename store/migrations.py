@@ -1,36 +1,45 @@
 """The schema and its history: numbered migrations, each applied once, all in one transaction.
 
-A migration is a plain function that is never changed after a release: a change is a new one at the end.
-Tables have no key constraints: the ingester is the only writer and replaces rows by key itself, and DuckDB's
-own `INSERT OR REPLACE` was measured at 2,000 rows/s against 200,000. Times are UTC in plain TIMESTAMP columns,
-since DuckDB needs another package (pytz) to hand TIMESTAMPTZ to Python.
+A migration is a plain function that is never changed after a release: a change is a new one at the end. Views and
+comments hold nothing, so they need none: they are made anew whenever they differ from what the database was given last.
 """
 
+import hashlib
 from collections.abc import Callable
-from typing import NamedTuple
 
 import duckdb
 
+from store.tables import TABLES, Column, Table
 from store.views import VIEWS
 
 MARKER = "descant_migrations"
 """The table that records what was applied: a database without it is not ours."""
+_MARKER = Table(
+    MARKER,
+    "Migrations of the schema that were applied.",
+    (
+        Column("number", "INTEGER", "From 1."),
+        Column("name", "VARCHAR", "The function in store/migrations.py."),
+        Column("applied_at", "TIMESTAMP", "UTC."),
+    ),
+)
+_DEFINITIONS = Table(
+    "descant_definitions",
+    "Which views and comments this database was given last.",
+    (Column("hash", "VARCHAR", "Of all of them: when another Descant has others, it makes them anew."),),
+)
 
-MESSAGES = "STRUCT(role VARCHAR, content VARCHAR)[]"
+
+def _create(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    body = ", ".join(f"{column.name} {column.type}" for column in table.columns)
+    connection.execute(f"CREATE TABLE {table.name} ({body})")
+    _explain(connection, table)
 
 
-class Column(NamedTuple):
-    name: str
-    type: str
-    comment: str
-
-
-def _create(connection: duckdb.DuckDBPyConnection, table: str, comment: str, *columns: Column) -> None:
-    body = ", ".join(f"{column.name} {column.type}" for column in columns)
-    connection.execute(f"CREATE TABLE {table} ({body})")
-    connection.execute(f"COMMENT ON TABLE {table} IS {_literal(comment)}")
-    for column in columns:
-        connection.execute(f"COMMENT ON COLUMN {table}.{column.name} IS {_literal(column.comment)}")
+def _explain(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    connection.execute(f"COMMENT ON TABLE {table.name} IS {_literal(table.comment)}")
+    for column in table.columns:
+        connection.execute(f"COMMENT ON COLUMN {table.name}.{column.name} IS {_literal(column.comment)}")
 
 
 def _literal(text: str) -> str:
@@ -39,207 +48,8 @@ def _literal(text: str) -> str:
 
 def _tables(connection: duckdb.DuckDBPyConnection) -> None:
     """Every table of the corpus."""
-    _create(
-        connection,
-        "campaigns",
-        "A run of a recipe.",
-        Column(
-            "campaign_id",
-            "VARCHAR",
-            "Hash of what shapes the text: name, recipe, random_seed, turns, perturb, models, prompts.",
-        ),
-        Column("name", "VARCHAR", "What people call it."),
-        Column("recipe", "VARCHAR", "How its dialogues are made: dialogue, music, ..."),
-        Column("config", "JSON", "The resolved settings, without secrets."),
-        Column("config_hash", "VARCHAR", "Hash of the resolved settings."),
-        Column("version", "VARCHAR", "Of Descant, when the campaign was last started."),
-        Column("status", "VARCHAR", "running, paused, done or stopped."),
-        Column("created_at", "TIMESTAMP", "First start, UTC."),
-        Column("finished_at", "TIMESTAMP", "End of the last run, UTC; null while it runs."),
-        Column("n_seeds", "BIGINT", "Seeds that the last run was given; null when it did not say."),
-    )
-    _create(
-        connection,
-        "seeds",
-        "Where dialogues start: a first turn, or a conversation's prefix.",
-        Column("seed_id", "VARCHAR", "Hash of the messages and of how often they came before in the file."),
-        Column("source", "VARCHAR", "The file's name, or rehearsal."),
-        Column("messages", MESSAGES, "What the dialogue starts from."),
-        Column("metadata", "JSON", "Ids, tasks and categories of the source's row."),
-        Column("split", "VARCHAR", "train, validation or test, fixed by the text."),
-    )
-    _create(
-        connection,
-        "turns",
-        "One message in the tree of turns: branches share the turns of their trunk.",
-        Column("turn_id", "VARCHAR", "Hash of the parent, the dialogue that first wrote it, and the depth."),
-        Column("parent_id", "VARCHAR", "The turn before; null for the first."),
-        Column("campaign_id", "VARCHAR", "The campaign."),
-        Column("seed_id", "VARCHAR", "The seed."),
-        Column("depth", "INTEGER", "Place in the conversation, from 0."),
-        Column("role", "VARCHAR", "system, user or assistant."),
-        Column("content", "VARCHAR", "The text."),
-        Column("agent", "VARCHAR", "Who wrote it: seed, user, assistant."),
-        Column("call_id", "VARCHAR", "The call that wrote it; null for a turn that came with the seed."),
-        Column("perturbation_id", "VARCHAR", "The error injected here; null for a plain turn."),
-    )
-    _create(
-        connection,
-        "dialogues",
-        "A path through the tree of turns, from root to leaf.",
-        Column("dialogue_id", "VARCHAR", "Hash of campaign, seed, branch and trial."),
-        Column("campaign_id", "VARCHAR", "The campaign."),
-        Column("seed_id", "VARCHAR", "The seed."),
-        Column("branch", "VARCHAR", "main, chosen, rejected or candidate."),
-        Column("trial", "INTEGER", "Which play of the seed, from 0."),
-        Column("persona", "JSON", "Who the user simulator played; null when it was given nobody."),
-        Column("prompt_hashes", "JSON", "Hashes of the prompts it was made with, by name."),
-        Column("forked_from", "VARCHAR", "The dialogue whose trunk it shares; null for one that starts at its seed."),
-        Column("turn_ids", "VARCHAR[]", "The path, from the first turn to the last."),
-        Column("n_turns", "INTEGER", "Assistant answers, those of the seed included."),
-        Column("status", "VARCHAR", "done or failed."),
-        Column("termination_reason", "VARCHAR", "max_turns, user_ended, or the error's kind; never null."),
-        Column("error", "VARCHAR", "What was said; null unless it failed."),
-    )
-    _create(
-        connection,
-        "perturbations",
-        "One injected error.",
-        Column("perturbation_id", "VARCHAR", "Hash of dialogue, depth and kind."),
-        Column("dialogue_id", "VARCHAR", "The dialogue."),
-        Column("turn_id", "VARCHAR", "The answer that carries it."),
-        Column("kind", "VARCHAR", "music_contrast, ..."),
-        Column("instruction", "VARCHAR", "The visible user turn that the answer should have followed."),
-        Column("altered_instruction", "VARCHAR", "What was answered instead."),
-        Column("direction", "VARCHAR", "Which way an edit went, where the kind has one."),
-        Column("aspects", "VARCHAR[]", "What it was to differ in, where the kind says so."),
-        Column("plan", "VARCHAR", "The edit plan, where the kind has one."),
-        Column("strength", "DOUBLE", "1 is full."),
-        Column("verdict", "VARCHAR", "landed, missed or unchecked."),
-        Column("verdict_source", "VARCHAR", "The model that gave the verdict; null when unchecked."),
-    )
-    _create(
-        connection,
-        "calls",
-        "One call of a model. A call noted again under the same id and request replaces itself.",
-        Column("call_id", "VARCHAR", "Hash of dialogue, depth, agent, purpose and ordinal."),
-        Column("request_hash", "VARCHAR", "Hash of what was sent: a resume reuses an answer only when both agree."),
-        Column("campaign_id", "VARCHAR", "The campaign."),
-        Column("dialogue_id", "VARCHAR", "The dialogue."),
-        Column("agent", "VARCHAR", "Who called: user, assistant, perturbation, judge."),
-        Column("purpose", "VARCHAR", "The task that the prompt names."),
-        Column("ordinal", "INTEGER", "Which such call at this place, from 0."),
-        Column("model", "VARCHAR", "The LiteLLM model string."),
-        Column("messages", MESSAGES, "What was sent; null in a row that only notes the start."),
-        Column("parameters", "JSON", "Sampling parameters that were sent."),
-        Column("response", "VARCHAR", "The answer's text."),
-        Column("finish_reason", "VARCHAR", "Why the model stopped, in the provider's word."),
-        Column("status", "VARCHAR", "started, done, failed or superseded."),
-        Column("prompt_tokens", "BIGINT", "As the provider counted them; null when it did not."),
-        Column("completion_tokens", "BIGINT", "As the provider counted them; null when it did not."),
-        Column("cost_usd", "DOUBLE", "Null: the price is unknown. 0: known to be free."),
-        Column("latency_ms", "DOUBLE", "From sending to the whole answer, retries included."),
-        Column("attempts", "INTEGER", "Tries in all."),
-        Column("error", "VARCHAR", "What was said when it failed."),
-        Column("created_at", "TIMESTAMP", "When it was noted, UTC."),
-    )
-    _create(
-        connection,
-        "pairs",
-        "A preference pair: two dialogues of one seed. See the view preference_pairs for the conversations.",
-        Column("pair_id", "VARCHAR", "Hash of both dialogues and the method."),
-        Column("campaign_id", "VARCHAR", "The campaign."),
-        Column("method", "VARCHAR", "How it was made: music, ..."),
-        Column("chosen_id", "VARCHAR", "The dialogue of the better side."),
-        Column("rejected_id", "VARCHAR", "The dialogue of the worse side."),
-        Column("first_divergent_turn", "INTEGER", "Which assistant answer differs first, from 1."),
-        Column(
-            "n_contrast_turns",
-            "INTEGER",
-            "Answers of the rejected side that were perturbed and not found to have missed.",
-        ),
-        Column("aspects", "VARCHAR[]", "What the sides were made to differ in, where the method says so."),
-        Column("label_source", "VARCHAR", "construction, or the judge that gave the label."),
-        Column("intended_label", "VARCHAR", "Which side was meant to be better: chosen."),
-        Column("judged_label", "VARCHAR", "chosen, rejected or tie by the judges' majority; null when none was asked."),
-        Column("split", "VARCHAR", "train, validation or test: the seed's."),
-        Column("margin", "DOUBLE", "How far apart the sides are; null when nothing says so."),
-    )
-    _create(
-        connection,
-        "judgements",
-        "One judge's verdict on a pair or a dialogue.",
-        Column("judgement_id", "VARCHAR", "Hash of label set, subject, turn, judge and presentation."),
-        Column("label_set", "VARCHAR", "Which round of judging; later rounds stand beside earlier ones."),
-        Column("pair_id", "VARCHAR", "The pair that was judged; null for a dialogue."),
-        Column("dialogue_id", "VARCHAR", "The dialogue that was judged; null for a pair."),
-        Column("turn_id", "VARCHAR", "The turn that was judged; null for the whole."),
-        Column("judge_model", "VARCHAR", "The LiteLLM model string."),
-        Column("rubric", "VARCHAR", "What was asked."),
-        Column("presentation", "VARCHAR", "chosen_first, rejected_first or single."),
-        Column(
-            "verdict", "VARCHAR", "chosen, rejected, tie, landed, missed, or invalid when the answer could not be read."
-        ),
-        Column("score", "DOUBLE", "Where the rubric gives one."),
-        Column("rationale", "VARCHAR", "The judge's reason."),
-        Column("raw", "VARCHAR", "The judge's whole answer."),
-        Column("call_id", "VARCHAR", "The call."),
-    )
-    _create(
-        connection,
-        "dialogue_stats",
-        "What SQL cannot count about a dialogue.",
-        Column("dialogue_id", "VARCHAR", "The dialogue."),
-        Column("n_words", "INTEGER", "Words of all turns."),
-        Column("n_tokens", "BIGINT", "Completion tokens of its own turns; null where a provider did not report usage."),
-        Column(
-            "context_dependent_turns", "INTEGER", "User turns that cannot be understood alone; null when not counted."
-        ),
-        Column("self_rouge", "DOUBLE", "How much its user turns repeat each other; null when not measured."),
-    )
-    _create(
-        connection,
-        "fits",
-        "A training run.",
-        Column("fit_id", "VARCHAR", "Hash of name, objective and config."),
-        Column("name", "VARCHAR", "What people call it."),
-        Column("objective", "VARCHAR", "reward, ask, sft, dpo."),
-        Column("arm", "VARCHAR", "Which of the trainings that a lab compares; null outside labs."),
-        Column("config", "JSON", "The resolved settings."),
-        Column("data_card", "JSON", "What it was trained on, with counts."),
-        Column("checkpoint", "VARCHAR", "The folder of the trained model; null before there is one."),
-        Column("status", "VARCHAR", "running, done or failed."),
-        Column("created_at", "TIMESTAMP", "First start, UTC."),
-    )
-    _create(
-        connection,
-        "metrics",
-        "A point of a curve, or one figure of an evaluation with its interval.",
-        Column("fit_id", "VARCHAR", "The fit."),
-        Column("name", "VARCHAR", "What is measured."),
-        Column("slice", "VARCHAR", "all, or what the figure is restricted to, such as n_turns=3."),
-        Column("value", "DOUBLE", "The figure."),
-        Column("low", "DOUBLE", "Lower end of its interval; null when there is none."),
-        Column("high", "DOUBLE", "Upper end of its interval; null when there is none."),
-        Column("n", "BIGINT", "Over how many items; null for a curve."),
-        Column("step", "BIGINT", "The training step; 0 for an evaluation."),
-    )
-    _create(
-        connection,
-        "scores",
-        "A reward of a dialogue, or of its prefix up to a turn.",
-        Column("fit_id", "VARCHAR", "The fit whose model scored."),
-        Column("dialogue_id", "VARCHAR", "The dialogue."),
-        Column("turn_id", "VARCHAR", "The prefix's last turn; empty for the whole dialogue."),
-        Column("reward", "DOUBLE", "Higher is better; only differences mean something."),
-    )
-    _create(
-        connection,
-        "ingested",
-        "How far each segment of the journal has been moved into this database.",
-        Column("segment", "VARCHAR", "The segment's file name."),
-        Column("byte_offset", "BIGINT", "Bytes that are in; whole lines."),
-    )
+    for table in TABLES:
+        _create(connection, table)
 
 
 MIGRATIONS: tuple[Callable[[duckdb.DuckDBPyConnection], None], ...] = (_tables,)
@@ -256,30 +66,31 @@ def schema_version(connection: duckdb.DuckDBPyConnection) -> int | None:
     return int(applied[0]) if applied else 0
 
 
+def has_definitions(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the views and comments of a database of ours are those of this Descant."""
+    try:
+        return connection.execute(f"SELECT hash FROM {_DEFINITIONS.name}").fetchall() == [(_definitions_hash(),)]
+    except duckdb.CatalogException:
+        return False
+
+
 def migrate(connection: duckdb.DuckDBPyConnection) -> int:
-    """Applies what is missing and rebuilds the views, in one transaction; returns how many were applied."""
+    """Applies what is missing and renews views and comments, in one transaction; returns how many were applied."""
     version = schema_version(connection)
     missing = list(enumerate(MIGRATIONS, start=1))[version or 0 :]
-    if not missing:
+    if not missing and has_definitions(connection):
         return 0
     connection.execute("BEGIN")
     try:
         if version is None:
-            _create(
-                connection,
-                MARKER,
-                "Migrations of the schema that were applied.",
-                Column("number", "INTEGER", "From 1."),
-                Column("name", "VARCHAR", "The function in store/migrations.py."),
-                Column("applied_at", "TIMESTAMP", "UTC."),
-            )
+            _create(connection, _MARKER)
         for number, migration in missing:
             migration(connection)
             connection.execute(
                 f"INSERT INTO {MARKER} VALUES (?, ?, now() AT TIME ZONE 'UTC')",
                 [number, getattr(migration, "__name__", "").lstrip("_")],
             )
-        _rebuild_views(connection)
+        _define(connection)
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
@@ -287,9 +98,19 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> int:
     return len(missing)
 
 
-def _rebuild_views(connection: duckdb.DuckDBPyConnection) -> None:
+def _define(connection: duckdb.DuckDBPyConnection) -> None:
+    """Makes the views and comments anew, and notes which they are."""
     for name, view in VIEWS.items():
         connection.execute(f"CREATE OR REPLACE VIEW {name} AS {view.sql}")
         connection.execute(f"COMMENT ON VIEW {name} IS {_literal(view.comment)}")
         for column, comment in view.columns.items():
             connection.execute(f"COMMENT ON COLUMN {name}.{column} IS {_literal(comment)}")
+    for table in TABLES:
+        _explain(connection, table)
+    connection.execute(f"DROP TABLE IF EXISTS {_DEFINITIONS.name}")
+    _create(connection, _DEFINITIONS)
+    connection.execute(f"INSERT INTO {_DEFINITIONS.name} VALUES (?)", [_definitions_hash()])
+
+
+def _definitions_hash() -> str:
+    return hashlib.blake2b(repr((VIEWS, TABLES)).encode(), digest_size=10).hexdigest()

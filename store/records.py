@@ -54,8 +54,10 @@ class Campaign(Record):
     version: str
     """Of Descant, when the campaign was last started."""
     status: CampaignStatus
+    """As last written: a killed campaign's row stays `running`."""
     created_at: datetime
     finished_at: datetime | None = None
+    """Null until the campaign is done."""
     n_seeds: int | None = None
     """Seeds that the last run was given; null when it did not say."""
 
@@ -194,7 +196,10 @@ class Pair(Record):
     intended_label: str
     """Which side was meant to be better: `chosen`."""
     judged_label: str | None = None
-    """`chosen`, `rejected` or `tie` by the judges' majority; null when none was asked."""
+    """`chosen`, `rejected` or `tie`: the majority of judges, each one's two orders settled first (a flip is a tie).
+
+    Null when no judge was asked, or none could be read.
+    """
     split: Split
     margin: float | None = None
 

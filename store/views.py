@@ -1,10 +1,12 @@
-"""The views: the corpus as people ask for it, without knowing the tree. Rebuilt from here after every migration.
+"""The views: the corpus as people ask for it, without knowing the tree. A change of one reaches a database by itself.
 
 Conversations are grouped by the very column that a view is asked by (dialogue_id, pair_id): so a filter on it
 reaches the scans. On a million turns that was 40 times faster than a correlated subquery.
 """
 
 from typing import NamedTuple
+
+from store.tables import CAMPAIGN_STATUS, JUDGED_LABEL
 
 
 class View(NamedTuple):
@@ -63,7 +65,7 @@ VIEWS: dict[str, View] = {
             "aspects": "What the pair was made to differ in, where the method says so.",
             "label_source": "construction, or the judge that gave the label.",
             "intended_label": "Which side was meant to be better.",
-            "judged_label": "chosen, rejected or tie by the judges' majority; null when none was asked.",
+            "judged_label": JUDGED_LABEL,
             "margin": "How far apart the sides are; null when nothing says so.",
             "chosen_id": "The dialogue of the chosen side.",
             "rejected_id": "The dialogue of the rejected side.",
@@ -143,7 +145,7 @@ VIEWS: dict[str, View] = {
             "campaign_id": "The campaign.",
             "name": "What people call it.",
             "recipe": "dialogue, music, ...",
-            "status": "running, paused, done or stopped.",
+            "status": CAMPAIGN_STATUS,
             "dialogues": "Dialogues that are done.",
             "failed": "Dialogues that failed.",
             "pairs": "Preference pairs.",

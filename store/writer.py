@@ -17,7 +17,7 @@ from types import TracebackType
 import duckdb
 
 from store import journal
-from store.database import StoreBusyError, StoreError, check_ours, connect, database_path, first_line
+from store.database import StoreBusyError, StoreError, check_ours, connect, database_path, first_line, refuse_folder
 from store.ingest import IngestError, ingest, ingested_offsets, read_batch
 from store.journal import Journal, journal_folder
 from store.lock import Lock
@@ -229,8 +229,7 @@ def _take_lock(file: Path) -> Lock:
     """The lock, before anything else is made."""
     if not file.parent.is_dir():
         raise StoreError(f"the folder {str(file.parent)!r} does not exist: create it, or name another with --db")
-    if file.is_dir():
-        raise StoreError(f"{str(file)!r} is a folder: name a file in it with --db")
+    refuse_folder(file)
     lock = Lock(file)
     try:
         taken = lock.take()

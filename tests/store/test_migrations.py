@@ -8,6 +8,7 @@ import pytest
 
 from store import database, migrations
 from store.database import StoreError, query
+from store.identity import content_hash
 from store.migrations import MARKER, MIGRATIONS, migrate, schema_version
 from store.records import RECORDS
 from store.views import VIEWS
@@ -43,6 +44,60 @@ def test_migrations_are_applied_once_and_recorded() -> None:
         assert migrate(connection) == 0
         assert schema_version(connection) == len(MIGRATIONS)
         assert connection.execute(f"SELECT number, name FROM {MARKER}").fetchall() == [(1, "tables")]
+
+
+def test_the_first_migration_makes_what_it_always_made() -> None:
+    with duckdb.connect() as connection:
+        MIGRATIONS[0](connection)
+        columns = connection.execute(
+            "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY 1, column_index"
+        ).fetchall()
+    assert content_hash(columns) == "e2e27a871c5632ff0532"
+
+
+def test_changed_views_and_comments_reach_a_database_by_reading_it(
+    fill: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = fill(campaign())
+    view = VIEWS["leaderboard"]
+    monkeypatch.setitem(
+        migrations.VIEWS, "leaderboard", view._replace(comment="Better.", columns={}, sql="SELECT 7 AS n")
+    )
+    assert query(db, "FROM leaderboard") == [{"n": 7}]
+    assert query(db, "SELECT name FROM campaigns") == [{"name": "first"}]
+    assert query(db, "SELECT comment FROM duckdb_views() WHERE view_name = 'leaderboard'") == [{"comment": "Better."}]
+    monkeypatch.undo()
+    with Writer(db):
+        pass
+    assert query(db, "DESCRIBE leaderboard")[0]["column_name"] == "metric"
+
+
+def test_changed_views_wait_while_another_process_writes(
+    fill: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = fill(campaign())
+    with Writer(db):
+        monkeypatch.setitem(
+            migrations.VIEWS, "leaderboard", VIEWS["leaderboard"]._replace(columns={}, sql="SELECT 7 AS n")
+        )
+        assert query(db, "DESCRIBE leaderboard")[0]["column_name"] == "metric"
+    assert query(db, "FROM leaderboard") == [{"n": 7}]
+
+
+def test_views_and_comments_that_did_not_change_are_left_alone(fill: Callable[..., Path]) -> None:
+    db = fill(campaign())
+    before = db.read_bytes()
+    query(db, "FROM leaderboard")
+    assert db.read_bytes() == before
+
+
+def test_a_database_from_before_the_definitions_were_noted_gets_them(fill: Callable[..., Path]) -> None:
+    db = fill(campaign())
+    with duckdb.connect(db) as connection:
+        connection.execute("DROP TABLE descant_definitions")
+        connection.execute("COMMENT ON COLUMN campaigns.status IS 'running, paused, done or stopped.'")
+    (row,) = query(db, "SELECT comment FROM duckdb_columns() WHERE table_name = 'campaigns' AND column_name = 'status'")
+    assert row["comment"].startswith("running, paused or done, as last written")
 
 
 def _grow(connection: duckdb.DuckDBPyConnection) -> None:

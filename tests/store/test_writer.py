@@ -383,7 +383,7 @@ def test_an_open_segment_of_another_process_survives_our_close(db: Path) -> None
 def test_a_file_that_is_no_database_is_refused_and_left_alone(db: Path) -> None:
     db.write_bytes(b"not a database at all" * 1000)
     for use in (lambda: Writer(db), lambda: query(db, "SELECT 1")):
-        with pytest.raises(StoreError, match="not a valid DuckDB database"):
+        with pytest.raises(StoreError, match="is no DuckDB database"):
             use()
     assert db.read_bytes() == b"not a database at all" * 1000
     assert names(db.parent) == [db.name]
