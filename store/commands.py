@@ -65,15 +65,18 @@ def schema(name: str | None, db: str, as_json: bool) -> None:
     "--format",
     "format_name",
     type=click.Choice(("table", "json", "csv", "parquet")),
-    default="table",
-    show_default=True,
-    help="A table shows the first 200 rows; the others give all.",
+    help="A table, which is what a screen gets, shows the first 200 rows; the others give all.",
 )
-@click.option("--out", type=click.Path(dir_okay=False), help="A file instead of the screen.")
-def sql(query: str, db: str, format_name: str, out: str | None) -> None:
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False),
+    help="A file instead of the screen; .csv, .json, .parquet or .txt (a table) says the format.",
+)
+def sql(query: str, db: str, format_name: str | None, out: str | None) -> None:
     """Ask the corpus: one SELECT, read-only. `descant schema` lists what there is."""
-    from store.sql import print_table, table_of, write_answer
+    from store.sql import format_of, print_table, table_of, write_answer
 
+    format_name = format_of(format_name, out)
     if format_name == "parquet" and out is None and sys.stdout.isatty():
         raise click.UsageError("Parquet is not for a screen: give --out FILE, or pipe it")
     if format_name != "table":

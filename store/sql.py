@@ -27,11 +27,31 @@ from store.database import StoreError, reading
 from store.transcript import neutral, print_wide
 
 SQL_FORMATS = ("table", "json", "csv", "parquet")
+SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table"}
 LOCKED_DOWN = ("SET enable_external_access = false", "SET lock_configuration = true")
 TABLE_ROWS = 200
 """Rows that a table shows; the other formats give all."""
 BATCH_ROWS = 2_000
 SPOOL_BYTES = 64 << 20
+
+
+def format_of(asked: str | None, out: str | None) -> str:
+    """The format that is asked for, or else that of the file's suffix; a table without either.
+
+    Raises:
+        StoreError: the suffix says another format than the one asked for, or none that is known.
+    """
+    if out is None:
+        return asked or "table"
+    suffix = Path(out).suffix
+    meant = SUFFIXES.get(suffix.lower())
+    if asked is None and meant is None:
+        raise StoreError(
+            f"{out!r} says no format: let it end in {', '.join(SUFFIXES)}, or give --format {'|'.join(SQL_FORMATS)}"
+        )
+    if asked is not None and meant not in (None, asked):
+        raise StoreError(f"{out!r} ends like {meant}, and --format is {asked}: change one, or leave --format out")
+    return asked or str(meant)
 
 
 class Answer(NamedTuple):

@@ -227,3 +227,39 @@ def test_a_table_in_a_pipe_has_no_blanks_to_trim(fill: Callable[..., Path]) -> N
     assert lines[0].split() == ["turn_id", "role", "content", "perturbation_id"]
     assert lines[-2:] == ["turn_00000002   user   more", ""]
     assert all(line == line.rstrip() for line in lines)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.parquet", "a.txt", "A.CSV"])
+def test_a_files_suffix_says_how_an_answer_is_written(name: str, fill: Callable[..., Path], tmp_path: Path) -> None:
+    out = tmp_path / name
+    result = call_command("sql", ASKED, "--out", str(out), db=fill(turn(1)))
+    assert result.exit_code == 0, result.exception
+    starts = {".csv": b"turn_id,role", ".json": b"[", ".parquet": b"PAR1", ".txt": b"turn_id    "}
+    assert out.read_bytes().startswith(starts[out.suffix.lower()])
+
+
+def test_a_suffix_that_says_nothing_or_something_else_is_refused(fill: Callable[..., Path], tmp_path: Path) -> None:
+    db = fill(turn(1))
+    assert ".csv, .json, .parquet, .txt" in error_of(
+        call_command("sql", ASKED, "--out", str(tmp_path / "a.tsv"), db=db)
+    )
+    asked = ("--out", str(tmp_path / "a.csv"), "--format", "parquet")
+    assert "ends like csv, and --format is parquet" in error_of(call_command("sql", ASKED, *asked, db=db))
+    assert [path.name for path in tmp_path.iterdir()] == [db.name]
+    assert call_command("sql", ASKED, "--out", str(tmp_path / "a.tsv"), "--format", "csv", db=db).exit_code == 0
+
+
+def test_a_folder_names_the_corpus_in_it(fill: Callable[..., Path], tmp_path: Path) -> None:
+    fill(turn(1))
+    message = error_of(call_command("status", db=tmp_path))
+    assert f"is a folder: did you mean --db {tmp_path / 'corpus.duckdb'}?" in message
+    (tmp_path / "empty").mkdir()
+    assert "is a folder: name a file in it" in error_of(call_command("status", db=tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("name", ["seeds.jsonl", "a.csv", "a.parquet", "a.duckdb"])
+def test_a_file_that_is_no_database_is_said_to_be_none(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"messages": []}\n')
+    assert f"{name}' cannot be opened as a database: it is no DuckDB database" in error_of(
+        call_command("status", db=tmp_path / name)
+    )
