@@ -4,7 +4,6 @@ A pair with a side longer than `max_length` is dropped and counted, never trunca
 turns that differ. Splits come with the pairs. Knows nothing of models or losses.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence

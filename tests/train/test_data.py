@@ -136,7 +136,7 @@ def test_conversations_are_read_from_jsonl_and_a_broken_line_is_named(tmp_path: 
     ((key, messages),) = read_conversations(str(path))
     assert (key, messages[0].content) == ("a", "Hi.")
     path.write_text(line + '{"messages": "no"}\n', encoding="utf-8")
-    with pytest.raises(TrainError, match="talks.jsonl:2: messages should be a list"):
+    with pytest.raises(TrainError, match=r"talks.jsonl:2: messages should be a list"):
         read_conversations(str(path))
 
 
@@ -147,7 +147,7 @@ def test_both_sides_of_a_preference_file_have_its_order_and_the_numbers_of_its_l
     path = tmp_path / "pairs.jsonl"
     rows = [
         {"chosen": [USER, ANSWER | {"content": text}], "rejected": [USER, ANSWER | {"content": f"Not {text}"}]}
-        for text in "zebra mule ass".split()
+        for text in ("zebra", "mule", "ass")
     ]
     path.write_text("\n\n".join(map(json.dumps, rows)), encoding="utf-8")
     found = read_conversations(str(path))
