@@ -14,26 +14,11 @@ from store.views import VIEWS
 
 MARKER = "descant_migrations"
 """The table that records what was applied: a database without it is not ours."""
-_MARKER = Table(
-    MARKER,
-    "Migrations of the schema that were applied.",
-    (
-        Column("number", "INTEGER", "From 1."),
-        Column("name", "VARCHAR", "The function in store/migrations.py."),
-        Column("applied_at", "TIMESTAMP", "UTC."),
-    ),
-)
-_DEFINITIONS = Table(
-    "descant_definitions",
-    "Which views and comments this database was given last.",
-    (Column("hash", "VARCHAR", "Of all of them: when another Descant has others, it makes them anew."),),
-)
 
 
 def _create(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
     body = ", ".join(f"{column.name} {column.type}" for column in table.columns)
     connection.execute(f"CREATE TABLE {table.name} ({body})")
-    _explain(connection, table)
 
 
 def _explain(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
@@ -47,7 +32,7 @@ def _literal(text: str) -> str:
 
 
 def _tables(connection: duckdb.DuckDBPyConnection) -> None:
-    """Every table of the corpus."""
+    """Every table of the corpus; `_define` says what they mean."""
     for table in TABLES:
         _create(connection, table)
 
@@ -68,10 +53,10 @@ def schema_version(connection: duckdb.DuckDBPyConnection) -> int | None:
 
 def has_definitions(connection: duckdb.DuckDBPyConnection) -> bool:
     """Whether the views and comments of a database of ours are those of this Descant."""
-    try:
-        return connection.execute(f"SELECT hash FROM {_DEFINITIONS.name}").fetchall() == [(_definitions_hash(),)]
-    except duckdb.CatalogException:
-        return False
+    noted = connection.execute(
+        "SELECT comment FROM duckdb_tables() WHERE database_name = current_database() AND table_name = ?", [MARKER]
+    ).fetchall()
+    return noted == [(_marker().comment,)]
 
 
 def migrate(connection: duckdb.DuckDBPyConnection) -> int:
@@ -83,7 +68,7 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> int:
     connection.execute("BEGIN")
     try:
         if version is None:
-            _create(connection, _MARKER)
+            _create(connection, _marker())
         for number, migration in missing:
             migration(connection)
             connection.execute(
@@ -99,18 +84,25 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> int:
 
 
 def _define(connection: duckdb.DuckDBPyConnection) -> None:
-    """Makes the views and comments anew, and notes which they are."""
+    """Makes the views and comments anew; the comment on the marker notes which they are."""
     for name, view in VIEWS.items():
         connection.execute(f"CREATE OR REPLACE VIEW {name} AS {view.sql}")
         connection.execute(f"COMMENT ON VIEW {name} IS {_literal(view.comment)}")
         for column, comment in view.columns.items():
             connection.execute(f"COMMENT ON COLUMN {name}.{column} IS {_literal(comment)}")
-    for table in TABLES:
+    for table in (*TABLES, _marker()):
         _explain(connection, table)
-    connection.execute(f"DROP TABLE IF EXISTS {_DEFINITIONS.name}")
-    _create(connection, _DEFINITIONS)
-    connection.execute(f"INSERT INTO {_DEFINITIONS.name} VALUES (?)", [_definitions_hash()])
 
 
-def _definitions_hash() -> str:
-    return hashlib.blake2b(repr((VIEWS, TABLES)).encode(), digest_size=10).hexdigest()
+def _marker() -> Table:
+    """The marker's table; a row would take a block of the file, a comment takes none."""
+    definitions = hashlib.blake2b(repr((VIEWS, TABLES)).encode(), digest_size=10).hexdigest()
+    return Table(
+        MARKER,
+        f"Migrations of the schema that were applied. The views and comments are those of {definitions}.",
+        (
+            Column("number", "INTEGER", "From 1."),
+            Column("name", "VARCHAR", "The function in store/migrations.py."),
+            Column("applied_at", "TIMESTAMP", "UTC."),
+        ),
+    )

@@ -60,9 +60,7 @@ def test_changed_views_and_comments_reach_a_database_by_reading_it(
 ) -> None:
     db = fill(campaign())
     view = VIEWS["leaderboard"]
-    monkeypatch.setitem(
-        migrations.VIEWS, "leaderboard", view._replace(comment="Better.", columns={}, sql="SELECT 7 AS n")
-    )
+    monkeypatch.setitem(VIEWS, "leaderboard", view._replace(comment="Better.", columns={}, sql="SELECT 7 AS n"))
     assert query(db, "FROM leaderboard") == [{"n": 7}]
     assert query(db, "SELECT name FROM campaigns") == [{"name": "first"}]
     assert query(db, "SELECT comment FROM duckdb_views() WHERE view_name = 'leaderboard'") == [{"comment": "Better."}]
@@ -77,9 +75,7 @@ def test_changed_views_wait_while_another_process_writes(
 ) -> None:
     db = fill(campaign())
     with Writer(db):
-        monkeypatch.setitem(
-            migrations.VIEWS, "leaderboard", VIEWS["leaderboard"]._replace(columns={}, sql="SELECT 7 AS n")
-        )
+        monkeypatch.setitem(VIEWS, "leaderboard", VIEWS["leaderboard"]._replace(columns={}, sql="SELECT 7 AS n"))
         assert query(db, "DESCRIBE leaderboard")[0]["column_name"] == "metric"
     assert query(db, "FROM leaderboard") == [{"n": 7}]
 
@@ -94,7 +90,7 @@ def test_views_and_comments_that_did_not_change_are_left_alone(fill: Callable[..
 def test_a_database_from_before_the_definitions_were_noted_gets_them(fill: Callable[..., Path]) -> None:
     db = fill(campaign())
     with duckdb.connect(db) as connection:
-        connection.execute("DROP TABLE descant_definitions")
+        connection.execute(f"COMMENT ON TABLE {MARKER} IS 'Migrations of the schema that were applied.'")
         connection.execute("COMMENT ON COLUMN campaigns.status IS 'running, paused, done or stopped.'")
     (row,) = query(db, "SELECT comment FROM duckdb_columns() WHERE table_name = 'campaigns' AND column_name = 'status'")
     assert row["comment"].startswith("running, paused or done, as last written")
