@@ -37,7 +37,10 @@ def test_its_figures_are_those_of_the_corpus(demo: Path) -> None:
     held_out = preference_pairs(demo / "corpus.duckdb", split="test")
     assert row["n"] == len(held_out) > 0
     assert row["low"] <= row["value"] <= row["high"]
-    assert f"{100 * row['value']:.0f} [{100 * row['low']:.0f}, {100 * row['high']:.0f}]" in (demo / "report.md").read_text()
+    assert (
+        f"{100 * row['value']:.0f} [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
+        in (demo / "report.md").read_text()
+    )
 
 
 def test_rejected_conversations_hold_the_errors(demo: Path) -> None:
