@@ -84,12 +84,17 @@ def sql(query: str, db: str, format_name: str | None, out: str | None) -> None:
         return
     from rich.console import Console
 
+    from store.database import StoreError
+
     answer = table_of(db, query)
     if out is None:
         print_table(answer, Console(highlight=False))
     else:
-        with click.open_file(out, "w", encoding="utf-8", atomic=True) as file:
-            print_table(answer, Console(file=file, highlight=False))
+        try:
+            with click.open_file(out, "w", encoding="utf-8", atomic=True) as file:
+                print_table(answer, Console(file=file, highlight=False))
+        except OSError as error:
+            raise StoreError(f"cannot write {out!r}: {error.strerror}") from error
     if answer.has_more:
         click.echo(f"the first {len(answer.rows)} rows; --format csv or json gives all", err=True)
 

@@ -37,7 +37,13 @@ class StoreBusyError(StoreError):
 
 def database_path(path: str | os.PathLike[str]) -> Path:
     """Links resolved, so that every process finds the same lock and the same journal."""
-    return Path(os.path.realpath(path))
+    try:
+        file = Path(os.path.realpath(path))
+        file.exists()
+    except (OSError, ValueError) as error:  # too long, a null byte, a loop of links
+        shown = repr(os.fspath(path)) if len(os.fspath(path)) < 100 else "the name given with --db"
+        raise StoreError(f"{shown} cannot be the name of a file: name another with --db") from error
+    return file
 
 
 @contextmanager

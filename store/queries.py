@@ -80,6 +80,21 @@ def preference_pairs(
     return [PreferencePair(row[0], messages_of(row[1]), messages_of(row[2]), *row[3:]) for row in rows]
 
 
+def was_rehearsed(path: str | os.PathLike[str], *, campaign: str | None = None) -> bool:
+    """Whether the rehearsal backend played any role in the dialogues of the pairs; `campaign` is an id or a name."""
+    (row,) = query(
+        path,
+        """
+        SELECT count(*) AS n FROM calls
+        WHERE model LIKE 'rehearsal/%' AND ($campaign IS NULL OR campaign_id IN (
+            SELECT campaign_id FROM campaigns WHERE campaign_id = $campaign OR name = $campaign
+        ))
+        """,
+        {"campaign": campaign},
+    )
+    return int(row["n"]) > 0
+
+
 def messages_of(rows: list[dict[str, Any]]) -> tuple[Message, ...]:
     """Messages as DuckDB hands them over."""
     return tuple(Message.model_construct(role=row["role"], content=row["content"]) for row in rows)

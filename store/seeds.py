@@ -97,6 +97,8 @@ def lines_of(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
                     yield number, content
     except FileNotFoundError:
         raise StoreError(f"there is no file {str(path)!r} to read {what} from: check the path") from None
+    except ValueError:  # a null byte
+        raise StoreError(f"{str(path)!r} cannot be the name of a file: check the path") from None
     except OSError as error:
         raise StoreError(
             f"{str(path)!r} cannot be read ({error.strerror}): it should be a JSONL file of {what}"

@@ -49,7 +49,21 @@ def open_run(out: Path, fit_id: str, settings: dict[str, Any]) -> Iterator[dict[
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise TrainError(f"another process is training in {str(out)!r}: wait for it, or name another out") from None
-        yield _claim(out, fit_id, settings)
+        yield from _claimed(out, fit_id, settings)
+
+
+def _claimed(out: Path, fit_id: str, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The claim on a folder, taken back when the fit is refused before it has left anything there."""
+    is_new = not (out / "run.json").exists()
+    run = _claim(out, fit_id, settings)
+    try:
+        yield run
+    except TrainError:
+        if is_new and {entry.name for entry in out.iterdir()} <= {"run.json", ".lock"}:
+            (out / "run.json").unlink()
+            (out / ".lock").unlink()
+            out.rmdir()
+        raise
 
 
 def _claim(out: Path, fit_id: str, settings: dict[str, Any]) -> dict[str, Any]:

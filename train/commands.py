@@ -169,13 +169,18 @@ def evaluate_pairs_command(
         batch_size=batch_size,
     )
     corpus = db or (source if is_corpus(Path(source)) else None)
-    if corpus:
-        keep_metrics(Path(corpus), scorer, evaluation.metrics(scorer.fit_id, step=int(scorer.card.get("step", 0))))
     if plots:
         from train.plot import plot_evaluation
 
         plot_evaluation(evaluation, *map(Path, plots), title=f"{scorer.name}: which conversation is better?")
+    if corpus:
+        keep_metrics(Path(corpus), scorer, evaluation.metrics(scorer.fit_id, step=int(scorer.card.get("step", 0))))
     click.echo(evaluation.to_json() if as_json else evaluation.to_table())
+    if is_corpus(Path(source)) and not as_json:
+        from store.queries import was_rehearsed
+
+        if was_rehearsed(source, campaign=campaign):
+            click.echo("A rehearsal model played in these dialogues: the figures say nothing about real models.")
 
 
 COMMANDS = [fit, score, evaluate]

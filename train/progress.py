@@ -41,7 +41,8 @@ class StderrProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        if self.console.is_terminal:
+            self.bar.stop()
 
     def __call__(self, progress: Progress) -> None:
         if not self.seen and progress.step > 1:

@@ -9,12 +9,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from configs.errors import DescantError
+from configs.fit_settings import RewardFitSettings
 from store import identity
 from store.database import query
 from store.records import Campaign, Dialogue, Pair, PreferencePair, Record, Seed, Turn
 from store.writer import write_through
 from tests.train.conftest import MakePairs
 from train.commands import evaluate, fit, score
+from train.errors import TrainError
+from train.reward import fit_reward
 
 TINY = [
     "model=tiny", "steps=6", "batch_size=8", "max_length=128",
@@ -138,3 +141,21 @@ def test_a_users_mistake_is_one_clear_line(arguments: tuple[str, ...], message: 
         run({"fit": fit, "score": score, "evaluate": evaluate}[verb], *rest)
     assert mistake.value.exit_code == 2
     assert "\n" not in str(mistake.value)
+
+
+def test_a_refused_fit_leaves_no_folder_that_blocks_the_mended_one(tmp_path: Path) -> None:
+    def conversation(number: int, answer: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": f"Hi, {number}."}, {"role": "assistant", "content": answer}]
+
+    rows = [{"chosen": conversation(n, "yes"), "rejected": conversation(n, "no"), "source": "toy"} for n in range(40)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {
+        "model": "tiny",
+        "steps": 2,
+        "out": str(tmp_path / "fit"),
+        "data": {"path": str(tmp_path / "pairs.jsonl")},
+    }
+    with pytest.raises(TrainError, match="longer than max_length"):
+        fit_reward(RewardFitSettings.model_validate(settings | {"max_length": 8}))
+    assert not (tmp_path / "fit").exists()
+    assert fit_reward(RewardFitSettings.model_validate(settings)).steps == 2
