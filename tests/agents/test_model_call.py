@@ -185,6 +185,24 @@ def test_after_the_last_attempt_the_call_is_noted_as_failed(model: str) -> None:
     assert (ledger.notes[-1].status, ledger.notes[-1].attempts, len(server.requests)) == ("failed", 3, 3)
 
 
+def test_an_endpoint_that_went_away_is_fatal_though_it_answered_when_the_call_began() -> None:
+    with serving(ServerSettings()) as address:
+        asked = language_model("hosted_vllm/default", api_base=address, attempts=2)
+        ask(asked)
+    with pytest.raises(ProviderError, match="run the same command to go on") as raised:
+        asyncio.run(asked.complete(HELLO, site(depth=3)))
+    assert (raised.value.kind, raised.value.fatal, raised.value.attempts) == ("connection", True, 2)
+
+
+def test_a_lost_connection_to_an_endpoint_that_answers_others_ends_one_dialogue_only() -> None:
+    ledger = PatientLedger()
+    dead = language_model("hosted_vllm/x", ledger=ledger, api_base="http://127.0.0.1:9/v1", attempts=1)
+    ledger.heard_from["http://127.0.0.1:9/v1"] = float("inf")  # another call has just been answered
+    with pytest.raises(ProviderError) as raised:
+        ask(dead)
+    assert (raised.value.kind, raised.value.fatal) == ("connection", False)
+
+
 @over_both
 def test_an_answer_that_cannot_be_read_is_no_lost_connection(model: str) -> None:
     error, _, _ = play(JSONResponse([1, 2]), model=model, attempts=1)
