@@ -12,6 +12,9 @@ from typing import Protocol
 from agents.ledger import Ledger
 
 PLAIN_LINE_SECONDS = 10.0
+BAR_WIDTH = 6
+LONGEST_NAME = 12
+"""With the figures they fit into 80 columns."""
 LIVE_REFRESHES_A_SECOND = 4
 
 
@@ -64,7 +67,7 @@ class StderrProgress:
 
     def __init__(self, description: str) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
         self._description = description
@@ -76,14 +79,13 @@ class StderrProgress:
         if self._console.is_terminal:
             self._bar = Bar(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=10),
-                MofNCompleteColumn(),
+                BarColumn(bar_width=BAR_WIDTH),
                 TextColumn("{task.fields[detail]}"),
                 console=self._console,
                 transient=True,
                 refresh_per_second=LIVE_REFRESHES_A_SECOND,
             )
-            self._task = self._bar.add_task(description, total=None, detail="")
+            self._task = self._bar.add_task(description[:LONGEST_NAME], total=None, detail="")
 
     def __enter__(self) -> "StderrProgress":
         if self._bar:
@@ -108,7 +110,7 @@ class StderrProgress:
         if not self._bar and now < self._next_line and counters.ended < counters.total:
             return
         detail = summary_line(counters, ledger, now - self._started)
-        self._last = f"{self._description} {counters.ended}/{counters.total} {detail}"
+        self._last = f"{self._description} {detail}"
         if self._bar:
             self._bar.update(self._task, completed=counters.ended, total=counters.total, detail=detail)
             return
@@ -119,14 +121,14 @@ class StderrProgress:
 
 
 def summary_line(counters: Counters, ledger: Ledger, seconds: float) -> str:
-    """`2 failed · 128 open · 310 calls/s · $0.0421 · 0:01:10 left`; a cost that is a lower bound ends in `+?`."""
+    """`846/1200 · 2 failed · 128 open · 310/s · $0.0421 · 0:01:10 left`; a cost that is a lower bound ends in `+?`."""
     spent = ledger.spent
     ended_now = counters.ended - counters.ended_before
     left = (counters.total - counters.ended) * seconds / ended_now if ended_now else None
     rate = ledger.sent / seconds if seconds else 0.0
     cost = f"${spent.cost_usd:.4f}" + ("+?" if spent.unpriced_calls else "")
     return (
-        f"{counters.failed} failed · {counters.in_flight} open · {rate:.0f} calls/s · {cost} · "
+        f"{counters.ended}/{counters.total} · {counters.failed} failed · {counters.in_flight} open · {rate:.0f}/s · {cost} · "
         f"{clock(left) if left is not None else '-:--:--'} left"
     )
 

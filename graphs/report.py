@@ -20,7 +20,7 @@ def report_lines(report: CampaignReport, *, database: str, skipped: int) -> list
     elif report.failed:
         lines.append(f'see why    descant sql --db {database} "FROM errors"')
     if any(model.startswith("rehearsal/") for model in report.models.values()):
-        lines.append("note       a rehearsal model played: these dialogues say nothing about real models")
+        lines.append("note       a rehearsal model played: this says nothing about real models")
     lines.append(f"look       descant show --db {database} {report.campaign_id}")
     return lines
 

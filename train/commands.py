@@ -51,7 +51,7 @@ def fit_reward_command(config: str, db: str | None, overrides: tuple[str, ...], 
     else:
         click.echo(f"{settings.name} ({result.fit_id}): {result.steps} steps in {result.seconds:.0f} s.")
     click.echo(
-        f"Train pairs: {counts['kept']} kept, {counts['dropped']} dropped as too long "
+        f"Train pairs: {counts['kept']} kept, {counts['dropped']} dropped as too long\n"
         f"(chosen {counts['chosen_too_long']}, rejected {counts['rejected_too_long']}), {counts['equal']} with equal sides."
     )
     if result.validation_accuracy is not None:

@@ -21,7 +21,7 @@ class StderrProgress:
         self.console = Console(file=sys.stderr)
         self.bar = Bar(
             TextColumn("fit {task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=6),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
@@ -52,7 +52,7 @@ class StderrProgress:
         self.loss += share * (progress.loss - self.loss)
         self.accuracy += share * (progress.accuracy - self.accuracy)
         self.tokens_per_second += share * (progress.tokens_per_second - self.tokens_per_second)
-        figures = f"loss {self.loss:.3f}  accuracy {self.accuracy:.3f}  {self.tokens_per_second:,.0f} tokens/s"
+        figures = f"loss {self.loss:.3f}  accuracy {self.accuracy:.3f}  {self.tokens_per_second / 1000:.1f}k tokens/s"
         if self.console.is_terminal:
             self.bar.update(self.task, completed=progress.step, total=progress.steps, figures=figures)
         elif time.monotonic() - self.last_line > LINE_EVERY_SECONDS or progress.step == progress.steps:
