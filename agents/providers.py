@@ -105,7 +105,7 @@ def price_per_token(settings: ModelSettings) -> float:
     """Dollars a token, the dearer of prompt and completion; for reservations against a dollar budget.
 
     Raises:
-        ProviderError: the price is unknown, so a dollar budget could not be kept.
+        UnknownPriceError: so a dollar budget could not be kept.
     """
     litellm = load_litellm()
     if settings.model.startswith("rehearsal/"):

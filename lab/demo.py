@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from agents.ledger import CampaignStopping
 from agents.rehearsal.oracle import grade
 from configs.errors import DescantError
 from configs.fit_settings import RewardFitSettings
@@ -65,6 +66,7 @@ def run_demo(out: Path, console: Console, *, seeds: int | None = None, steps: in
 
     Raises:
         DemoError: the folder cannot be made.
+        CampaignStopping: the campaign was interrupted; nothing was trained.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -79,6 +81,8 @@ def run_demo(out: Path, console: Console, *, seeds: int | None = None, steps: in
     settings = load("demo", CampaignSettings, overrides=[f"seeds.limit={seeds}"] if seeds else [])
     campaign = run_campaign(settings, load_seeds(settings).seeds, corpus, progress=StderrProgress("demo"))
     echo("\n".join(report_lines(campaign, database=str(corpus), skipped=0)))
+    if campaign.stop_reason is not None:  # a model of half the pairs would stand in the way of the whole one's
+        raise CampaignStopping(campaign.stop_reason)
 
     echo("2. A perturbed conversation beside its clean twin.")
     example = _example(corpus)

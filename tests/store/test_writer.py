@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import string
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,10 @@ def test_a_clean_close_leaves_the_database_alone(db: Path) -> None:
 def test_rows_reach_the_database_without_being_asked_for(db: Path) -> None:
     with Writer(db, ingest_seconds=0.01) as writer:
         writer.append(turn(1))
-        while not query(db, "FROM turns"):
-            pass
+        deadline = time.monotonic() + 10.0
+        while not query(db, "FROM turns") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert [row["turn_id"] for row in query(db, "FROM turns")] == [turn(1).turn_id]
 
 
 def test_the_last_row_of_a_key_wins_in_a_batch_and_across_batches(db: Path) -> None:
