@@ -1,16 +1,11 @@
 """The whole chain, small: campaign, pairs, reward model, evaluation, report, and the same again without work."""
 
 import io
-import os
-import signal
-import threading
-import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from agents.ledger import CampaignStopping
 from agents.rehearsal.oracle import grade
 from lab.demo import REHEARSAL_NOTE, DemoError, run_demo
 from store.database import query
@@ -60,21 +55,6 @@ def test_a_second_demo_in_the_same_folder_pays_and_trains_nothing(demo: Path) ->
     again = run_demo(demo, Console(file=io.StringIO()), seeds=60, steps=12)
     assert again.campaign.calls_sent == 0
     assert again.fit.already_done
-
-
-def test_an_interrupted_demo_trains_nothing(tmp_path: Path) -> None:
-    corpus = tmp_path / "corpus.duckdb"
-
-    def interrupt() -> None:
-        """Once calls are kept: the campaign of all the demo's seeds goes on for long enough to be hit."""
-        while not corpus.exists() or not query(corpus, "FROM calls LIMIT 1"):
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(CampaignStopping, match="interrupted"):
-        run_demo(tmp_path, Console(file=io.StringIO()))
-    assert not (tmp_path / "reward-model").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_said_in_one_line(tmp_path: Path) -> None:
