@@ -26,7 +26,7 @@ from agents.providers import (
 from agents.rehearsal.backend import PREFIX, RehearsalError
 from agents.rehearsal.backend import complete as rehearse
 from agents.secrets import Redactor
-from configs.settings import ModelSettings
+from configs.model_settings import ModelSettings
 from store.identity import call_id as identify_call
 from store.identity import content_hash
 from store.records import Call, Message

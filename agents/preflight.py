@@ -9,7 +9,7 @@ from agents.providers import load_litellm, price_per_token
 from agents.rehearsal.backend import MODELS, PREFIX
 from agents.secrets import KeyMissingError, read_key
 from configs.errors import DescantError
-from configs.settings import ModelSettings
+from configs.model_settings import ModelSettings
 
 CONNECT_SECONDS = 5.0
 NO_ADDRESS_OF_ITS_OWN = {"hosted_vllm": "HOSTED_VLLM_API_BASE"}

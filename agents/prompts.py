@@ -23,7 +23,16 @@ VARIABLES = {
     "verify": {"transcript", "answer"},
     "compare": {"conversation_a", "conversation_b"},
 }
-"""What each prompt of a campaign is given."""
+"""What each prompt of any campaign is given."""
+GATE_VARIABLES = {"ask_again": {"transcript", "turns_left", "caught"}, "gate": {"transcript", "query"}}
+"""Of a campaign with a gate on its user's queries."""
+CONTEXT_VARIABLES = {
+    "depends": {"transcript", "query"},
+    "guess": {"query", "missed"},
+    "misread": {"transcript", "query", "missed"},
+    "verify_context": {"transcript", "answer", "kind"},
+}
+"""Of a campaign with errors of context (CaPO)."""
 JUDGING_VARIABLES = {
     "compare": VARIABLES["compare"],
     "reference_compare": {"conversation_a", "conversation_b", "reference"},
@@ -44,6 +53,8 @@ OUR_TAGS = (
     "answer",
     "reference",
     "missed",
+    "query",
+    "caught",
 )
 
 

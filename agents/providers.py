@@ -10,7 +10,7 @@ from typing import Any
 
 from agents.secrets import Redactor, read_key
 from configs.errors import DescantError
-from configs.settings import ModelSettings
+from configs.model_settings import ModelSettings
 
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 LONGEST_MESSAGE = 400

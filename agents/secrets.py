@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
 from configs.errors import DescantError
-from configs.settings import LOOKS_LIKE_A_KEY
+from configs.model_settings import LOOKS_LIKE_A_KEY
 
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 KEY_NAME = re.compile(r"_API_KEY$")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from configs.settings import Settings
+from configs.base import Settings
 
 
 class TinySettings(Settings):

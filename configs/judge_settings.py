@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from configs.settings import BudgetSettings, ModelSettings, ModelsSettings, RoleSettings, Settings
+from configs.base import Settings
+from configs.model_settings import ModelSettings, ModelsSettings, RoleSettings
+from configs.settings import BudgetSettings
 
 Rubric = Literal["compare", "score", "reference", "reference_compare"]
 RESERVED = ("campaign", "best_of_n", "intended")

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from configs.base import Settings
 from configs.fit_settings import RewardFitSettings, SftSettings
-from configs.settings import Settings
 
 Arm = Literal["base", "more_single_turn", "last_turn", "music", "bernoulli", "one", "union", "spotlight", "mixture"]
 WorldName = Literal["easy", "hard"]

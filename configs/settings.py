@@ -1,35 +1,20 @@
 """Every setting of a campaign, typed, with its default and the default's reason.
 
-Settings are frozen and refuse unknown keys. They hold no secrets: a key is named (`env:NAME`), never
-written. Loading, overriding and error messages live in `configs.load`; training has its own settings
-in `configs.fit_settings`.
+Who plays stands in `configs.model_settings`. Loading, overriding and error messages live in `configs.load`; training has
+its own settings in `configs.fit_settings`.
 """
 
-import re
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-SECRET_PARAMETER = re.compile(
-    r"secret|passw|passphrase|credential|authorization|^key$|(?:api|access|private|session|auth)_?key$"
-    r"|(?<!cost_per)(?:^|_)token$",
-    re.IGNORECASE,
-)
-"""Names under which secrets travel; `max_tokens` and `input_cost_per_token` are none."""
-LOOKS_LIKE_A_KEY = re.compile(
-    r"\b(?:(?:sk|pk|rk|gsk|hf|xai)[-_]|AIza)(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{12,}"
-    r"|(?<=Bearer )(?=[A-Za-z._~+/=-]*\d)[A-Za-z0-9._~+/=-]{8,}"
-)
-"""With a digit, as keys have them: `hf_hub_download_file` and `pk_customer_orders` are words of ordinary answers."""
-Role = Literal["user", "assistant", "perturbation", "judge"]
-PerturbationKind = Literal["music_contrast"]
+from configs.base import Settings
+from configs.model_settings import ModelsSettings
 
-
-class Settings(BaseModel):
-    """Frozen, and unknown keys are errors; field docstrings become descriptions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+ContextKind = Literal["context_neglect", "context_hallucination", "context_misunderstanding"]
+PerturbationKind = Literal["music_contrast"] | ContextKind
+CONTEXT_KINDS: tuple[ContextKind, ...] = ("context_neglect", "context_hallucination", "context_misunderstanding")
+"""How an answer can fail its context (Parrot, section 3.3): ignore it, invent it, misread it."""
 
 
 class SeedSettings(Settings):
@@ -47,6 +32,7 @@ class SeedSettings(Settings):
         "hh",
         "ultrainteract",
         "sharegpt",
+        "ultrachat",
         "rehearsal",
     ] = "auto"
     """The rows' shape; `auto` looks at the first one. Of preference data the chosen side is the conversation, of UltraInteract the trajectory that both answers follow."""
@@ -90,13 +76,90 @@ class TurnRange(Settings):
         return self
 
 
+class TurnWeights(Settings):
+    """A number of turns drawn by weights, for each seed."""
+
+    weights: Annotated[dict[Annotated[int, Field(ge=1)], Annotated[float, Field(gt=0.0)]], Field(min_length=1)]
+    """How often each number of assistant answers is drawn, against the others: `{4: 1, 8: 2}` is 8 twice as often as 4."""
+
+
+class TurnPoisson(Settings):
+    """A number of turns drawn from a Poisson distribution, for each seed, and drawn again where it is out of bounds."""
+
+    mean: Annotated[float, Field(gt=0.0, le=100.0)]
+    """Of the distribution before the bounds."""
+    low: Annotated[int, Field(strict=True, ge=1)] = 1
+    """Fewest assistant answers."""
+    high: Annotated[int, Field(strict=True, ge=1)] = 30
+    """Most assistant answers."""
+
+    @model_validator(mode="after")
+    def _mean_within(self) -> "TurnPoisson":
+        if not self.low <= self.mean <= self.high:
+            raise ValueError(f"mean {self.mean:g} is not between low {self.low} and high {self.high}")
+        return self
+
+
+def _kind_of_turns(value: Any) -> str:
+    """Which distribution a mapping means, by a key that only it has."""
+    keys = value.keys() if isinstance(value, dict) else getattr(type(value), "model_fields", {})
+    if "weights" in keys:
+        return "weights"
+    if "mean" in keys:
+        return "poisson"
+    return "range" if isinstance(value, dict | TurnRange) else "number"
+
+
+Turns = Annotated[
+    Annotated[int, Field(strict=True, ge=1), Tag("number")]
+    | Annotated[TurnRange, Tag("range")]
+    | Annotated[TurnWeights, Tag("weights")]
+    | Annotated[TurnPoisson, Tag("poisson")],
+    Discriminator(_kind_of_turns),
+]
+
+
+class GateSettings(Settings):
+    """What a user's query must not be, before it stands in a dialogue: the bad turn alone is asked again.
+
+    Parrot (arXiv 2310.07301) drops repetitive, short and sensitive queries and states no threshold: the figures are ours,
+    as all the other checks are.
+    """
+
+    repetitive: Annotated[float, Field(gt=0.0, le=1.0)] | None = 0.7
+    """ROUGE-L F1 to any earlier query of the dialogue above which a query is `repetitive`; null allows all."""
+    min_words: Annotated[int, Field(strict=True, ge=0)] = 3
+    """A query of fewer words is `short`."""
+    sensitive: str | Literal[False] | None = None
+    """A file of regular expressions, one a line: a query that one of them finds is `sensitive`. Null takes our own list; false allows all."""
+    role: bool = True
+    """Catch a simulator that breaks its role: it answers as the assistant (`role_inversion`), tells its instructions or its reasoning (`leak`), starts the conversation over (`restart`), says a query again (`repetition`)."""
+    fewest_turns: Annotated[int, Field(strict=True, ge=1)] | None = None
+    """A user who ends the dialogue before this many answers is an `early_end`; null: before the dialogue's target number of turns."""
+    model: bool = False
+    """Where the rules find nothing, ask the first judge whether the query keeps to the user's role."""
+    retries: Annotated[int, Field(strict=True, ge=0)] = 3
+    """How often one query is asked for again. After that a query that broke its role fails the dialogue, and one that is repetitive, short or sensitive ends it before that query; either way it is not stored as a turn."""
+
+
+class CapoSettings(Settings):
+    """Which context-dependent queries get negatives (CaPO: Parrot, section 3.3); the negatives themselves stand under `perturb`."""
+
+    check: bool = True
+    """Ask the first judge whether a query that the rules found does depend on its context (Parrot's second step)."""
+    queries: Annotated[int, Field(strict=True, ge=1)] | None = None
+    """At most this many queries of a dialogue, drawn by chance; null takes all."""
+    play: bool = True
+    """Play dialogues and take their answers as chosen; false takes the seed's own conversation, answers and all, and plays nothing (`seeds.cut: last_assistant`)."""
+
+
 class PerturbSettings(Settings):
     """Which errors are injected, when, and whether anybody checks that they landed."""
 
     kinds: tuple[PerturbationKind, ...] = ("music_contrast",)
     """Drawn uniformly for each perturbed turn when there are several."""
-    schedule: Literal["every", "one", "last"] | BernoulliSchedule = "every"
-    """Which assistant turns are perturbed (our default: the MUSIC paper does not state its schedule): every one, one drawn uniformly, the last alone (the ordinary preference pair), or each with a chance."""
+    schedule: Literal["every", "one", "last", "context"] | BernoulliSchedule = "every"
+    """Which assistant turns are perturbed (our default: the MUSIC paper does not state its schedule): every one, one drawn uniformly, the last alone (the ordinary preference pair), those whose query depends on its context by the rules of `store.context`, or each with a chance. Recipe `capo` has its own rule and reads none. Errors of context need a history: they never fall on an answer without one."""
     share: Literal["nothing", "trunk", "rest"] = "nothing"
     """What the rejected branch of `music` shares with the chosen one after the seed. `nothing`: two live branches, as in MUSIC. `trunk`: every turn before its first perturbed answer, after which it lives on by itself. `rest`: all text but the perturbed answers, each of which is written after the chosen branch's history. The last two are ours, not the paper's: the chosen branch is played first, and where it ends before the first scheduled answer, its last answer is perturbed."""
     altered_by: Literal["perturbation", "assistant"] = "perturbation"
@@ -115,145 +178,6 @@ class PerturbSettings(Settings):
         if self.require_landed and not self.verify:
             raise ValueError("require_landed needs verify: true, since unverified perturbations never count as landed")
         return self
-
-
-class RoleSettings(Settings):
-    """One role's model. Null falls back on `models.default`.
-
-    A role that names its own `model` does not inherit `api_base`, `api_key`, `headers` and `params`:
-    they belong to the endpoint, and a key must not travel to another one. Nor does one that names only its own
-    `api_base` inherit `api_key` and `headers`.
-    """
-
-    model: str | None = None
-    """A LiteLLM model string, such as `openai/gpt-4o`, `hosted_vllm/my-model` or `rehearsal/default`."""
-    api_base: str | None = None
-    """The endpoint's address, without user or query."""
-    api_key: str | None = None
-    """`env:NAME`: the environment variable that holds the key. Null leaves it to LiteLLM's own variables."""
-    headers: dict[str, str] | None = None
-    """Extra HTTP headers; each value is `env:NAME`, since headers often carry secrets."""
-    temperature: Annotated[float, Field(ge=0.0)] | None = None
-    """Sampling temperature."""
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    """Nucleus sampling; null sends nothing."""
-    max_tokens: Annotated[int, Field(strict=True, ge=1)] | None = None
-    """Completion tokens at most."""
-    timeout_seconds: Annotated[float, Field(gt=0.0)] | None = None
-    """For one attempt."""
-    attempts: Annotated[int, Field(strict=True, ge=1)] | None = None
-    """Tries in all when the failure is of a kind that passes (429, 5xx, time-out, lost connection)."""
-    system_role: Literal["fold", "native"] | None = None
-    """`fold` puts system text into the first user message (Gemma's template has no system role); `native` sends it as is."""
-    params: dict[str, Any] | None = None
-    """Anything else LiteLLM takes."""
-
-    @field_validator("api_key")
-    @classmethod
-    def _key_by_name(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith("env:"):
-            raise ValueError("a key is never written into a config: export it and write `env:NAME`")
-        return value
-
-    @field_validator("headers")
-    @classmethod
-    def _headers_by_name(cls, value: dict[str, str] | None) -> dict[str, str] | None:
-        for name, content in (value or {}).items():
-            if not content.startswith("env:"):
-                raise ValueError(f"header {name!r}: write `env:NAME`, since header values often are secrets")
-        return value
-
-    @field_validator("api_base")
-    @classmethod
-    def _plain_address(cls, value: str | None) -> str | None:
-        if value is None:
-            return value
-        from urllib.parse import urlsplit
-
-        parts = urlsplit(value)
-        if "@" in value or parts.query or parts.fragment:
-            raise ValueError(
-                "an api_base with a user, a query or a fragment is refused: pass keys as `api_key: env:NAME`"
-            )
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # a wrong port raises
-            raise ValueError(f"{value!r} is not an http(s) address: write for example 'http://127.0.0.1:8000/v1'")
-        return value
-
-    @field_validator("params")
-    @classmethod
-    def _no_secret_params(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        for name in value or {}:
-            if name in ("api_key", "api_base", "base_url", "extra_headers", "headers", "model", "messages", "stream"):
-                raise ValueError(f"params.{name} is refused: use the setting of the role itself")
-        for name, content in _leaves_of(value):
-            if SECRET_PARAMETER.search(name) or (isinstance(content, str) and LOOKS_LIKE_A_KEY.search(content)):
-                raise ValueError(f"params.{name} is refused, since params are stored: export it as LiteLLM's variable")
-        return value
-
-
-def _leaves_of(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key of nested mappings with its value, and every item of lists under their list's name."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield str(key), item
-            yield from _leaves_of(item, str(key))
-    elif isinstance(value, list):
-        for item in value:
-            yield name, item
-            yield from _leaves_of(item, name)
-
-
-class ModelSettings(Settings):
-    """One role's model with nothing left open: what a call is made from."""
-
-    model: str
-    api_base: str | None = None
-    api_key: str | None = None
-    headers: dict[str, str] = {}
-    temperature: float = 0.7
-    top_p: float | None = None
-    max_tokens: int = 512
-    timeout_seconds: float = 120.0
-    attempts: int = 5
-    system_role: Literal["fold", "native"] = "fold"
-    params: dict[str, Any] = {}
-
-    def sampling(self) -> dict[str, Any]:
-        """What changes the text that comes back: part of a campaign's identity; endpoint and patience are not."""
-        return self.model_dump(include={"model", "temperature", "top_p", "max_tokens", "system_role", "params"})
-
-
-KEY_FIELDS = ("api_key", "headers")
-ENDPOINT_FIELDS = ("api_base", *KEY_FIELDS, "params")
-
-
-class ModelsSettings(Settings):
-    """The models by role."""
-
-    default: RoleSettings = RoleSettings()
-    """What every role falls back on. Real seeds want a model here or in each role; only `format: rehearsal` does without."""
-    user: RoleSettings = RoleSettings()
-    """The user simulator."""
-    assistant: RoleSettings = RoleSettings()
-    """The system under test."""
-    perturbation: RoleSettings = RoleSettings()
-    """Who writes altered instructions."""
-    judges: Annotated[tuple[RoleSettings, ...], Field(min_length=1)] = (RoleSettings(),)
-    """Who verifies (the first) and compares (all)."""
-
-    def is_named(self, role: Role, index: int = 0) -> bool:
-        """Whether the config says which model plays a role, itself or through `default`."""
-        own = self.judges[index] if role == "judge" else getattr(self, role)
-        return own.model is not None or self.default.model is not None
-
-    def of(self, role: Role, index: int = 0) -> ModelSettings:
-        """The settings of a role, with what it leaves open taken from `default`; a model that nobody names is the rehearsal."""
-        own = self.judges[index] if role == "judge" else getattr(self, role)
-        given = own.model_dump(exclude_none=True)
-        inherited = self.default.model_dump(exclude_none=True)
-        kept_back = ENDPOINT_FIELDS if "model" in given else KEY_FIELDS if "api_base" in given else ()
-        inherited = {key: value for key, value in inherited.items() if key not in kept_back}
-        return ModelSettings(**({"model": "rehearsal/default"} | inherited | given))
 
 
 class BudgetSettings(Settings):
@@ -281,19 +205,25 @@ class CampaignSettings(Settings):
 
     name: str = "campaign"
     """What people call it; part of its identity."""
-    recipe: Literal["dialogue", "music", "best_of_n"] = "music"
-    """`dialogue`: one conversation a seed. `music`: a chosen and a rejected branch that both live on. `best_of_n`: several candidates for each answer, of which a reward model picks one."""
+    recipe: Literal["dialogue", "music", "best_of_n", "capo"] = "music"
+    """`dialogue`: one conversation a seed. `music`: a chosen and a rejected branch that both live on. `best_of_n`: several candidates for each answer, of which a reward model picks one. `capo`: a conversation whose context-dependent queries each get negatives beside the answer (Parrot)."""
     random_seed: Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)] = 0
     """Of all chance in the campaign."""
     seeds: SeedSettings = SeedSettings()
-    turns: Annotated[int, Field(strict=True, ge=1)] | TurnRange = 5
-    """Assistant answers a dialogue, the one to the seed's open user turn included (MUSIC: 5)."""
+    turns: Turns = 5
+    """Assistant answers a dialogue, the one to the seed's open user turn included (MUSIC: 5): a number, or a distribution to draw from."""
+    simulator: Literal["prompted", "trained"] = "prompted"
+    """How the user's model is asked. `prompted`: one message with instructions and the transcript. `trained`: the bare conversation, which a model of `descant fit ask` goes on with a query of its own."""
+    gate: GateSettings | None = None
+    """Checks on the user's queries; null lets every query pass."""
     trials: Annotated[int, Field(strict=True, ge=1)] = 1
     """Times each seed is played."""
     concurrency: Annotated[int, Field(strict=True, ge=1)] = 128
     """Dialogues in play at once; the two branches of a music seed are two, unless they share text and follow one another."""
     perturb: PerturbSettings | None = None
-    """Null means none for `dialogue` and the defaults for `music`."""
+    """Null means none for `dialogue` and the defaults for `music`; for `capo` the three errors of context, each verified."""
+    capo: CapoSettings | None = None
+    """Only with recipe `capo`; null means its defaults there."""
     candidates: Annotated[int, Field(strict=True, ge=1)] = 4
     """Answers that `best_of_n` draws for each turn (MUSIC compares 2, 4 and 8; our default is the middle one). They are asked for side by side, so up to `concurrency` times as many calls are in flight."""
     scorer: ScorerSettings | None = None
@@ -302,7 +232,7 @@ class CampaignSettings(Settings):
     """Show each finished pair to every judge, in both orders, and store the verdicts."""
     judge_repairs: Annotated[int, Field(strict=True, ge=0)] = 2
     """Times a judge is asked again, with what was wrong, when its answer cannot be read (our default); then the verdict is `invalid`."""
-    prompts: dict[str, str] = {}
+    prompts: dict[str, str] = Field(default={})
     """Path of a file that replaces a prompt, by name: ask (the user's), alter (the perturbation agent's), contrast (both in one), verify and compare (the judges')."""
     models: ModelsSettings = ModelsSettings()
     budget: BudgetSettings = BudgetSettings()
@@ -322,10 +252,33 @@ class CampaignSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _music_is_perturbed(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("recipe", "music") == "music" and data.get("perturb") is None:
+    def _recipes_are_whole(cls, data: Any) -> Any:
+        """What `music` and `capo` cannot do without stands in the settings, defaults and all."""
+        if not isinstance(data, dict):
+            return data
+        recipe = data.get("recipe", "music")
+        if recipe == "music" and data.get("perturb") is None:
             return {**data, "perturb": {}}
+        if recipe == "capo":
+            perturb = {"kinds": CONTEXT_KINDS, "verify": True} | dict(data.get("perturb") or {})
+            return {**data, "perturb": perturb, "capo": data.get("capo") or {}}
         return data
+
+    @model_validator(mode="after")
+    def _only_capo_has_its_settings(self) -> "CampaignSettings":
+        if self.recipe != "capo":
+            if self.capo is not None:
+                raise ValueError(f"capo is for recipe capo: with recipe {self.recipe}, drop it")
+            return self
+        assert self.perturb is not None, "a config of capo is given the three errors"
+        if strange := [kind for kind in self.perturb.kinds if kind not in CONTEXT_KINDS]:
+            raise ValueError(
+                f"perturb.kinds: recipe capo makes errors of context, and {strange[0]} is none: the kinds are "
+                f"{', '.join(CONTEXT_KINDS)}"
+            )
+        if self.judge_pairs:
+            raise ValueError("recipe capo verifies each negative by itself: drop judge_pairs")
+        return self
 
     @model_validator(mode="after")
     def _sharing_needs_two_branches(self) -> "CampaignSettings":

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agents.ledger import Ledger, Spending
 from agents.preflight import check
@@ -18,7 +18,7 @@ from agents.prompts import Prompts
 from configs.errors import DescantError
 from configs.settings import CampaignSettings
 from graphs.best_of_n import RewardModel
-from graphs.cast import build_cast, models_in_use, require_named_models
+from graphs.cast import build_cast, models_in_use, prompts_of, require_named_models
 from graphs.crew import work_off
 from graphs.execute import Recipe, build_recipe
 from graphs.progress import Counters, Progress, Silent
@@ -80,7 +80,18 @@ def campaign_identity(settings: CampaignSettings, prompts: Prompts, scorer: Rewa
         prompt_hashes=prompts.hashes,
         judge_pairs=settings.judge_pairs,
         selection={"candidates": settings.candidates, "scorer": scorer.fit.fit_id} if scorer else None,
+        queries=_queries(settings),
     )
+
+
+def _queries(settings: CampaignSettings) -> dict[str, Any] | None:
+    """How queries come about and which ones get negatives; null where all of it is plain."""
+    shape = {
+        "simulator": None if settings.simulator == "prompted" else settings.simulator,
+        "gate": settings.gate.model_dump(mode="json") if settings.gate else None,
+        "capo": settings.capo.model_dump(mode="json") if settings.capo else None,
+    }
+    return {name: value for name, value in shape.items() if value is not None} or None
 
 
 def run_campaign(
@@ -108,7 +119,7 @@ def run_campaign(
         raise ScorerMissingError(
             "recipe best_of_n picks by a reward model: set scorer.model to a fit's folder (fits/NAME)"
         )
-    prompts = Prompts(settings.prompts)
+    prompts = prompts_of(settings)
     check(models_in_use(settings).values(), priced=settings.budget.usd is not None)
     campaign_id = campaign_identity(settings, prompts, scorer)
     with Writer(database) as writer:

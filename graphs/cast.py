@@ -7,12 +7,13 @@ from agents.judge import Judge, names_apart
 from agents.ledger import Ledger
 from agents.llm import LanguageModel
 from agents.perturbation import PerturbationAgent
-from agents.prompts import Prompts
+from agents.prompts import CONTEXT_VARIABLES, GATE_VARIABLES, VARIABLES, Prompts
 from agents.protocol import Agent
 from agents.secrets import Redactor
 from agents.user import UserSimulator
 from configs.errors import DescantError
-from configs.settings import CampaignSettings, ModelSettings, Role
+from configs.model_settings import ModelSettings, Role
+from configs.settings import CONTEXT_KINDS, CampaignSettings
 
 
 class ModelMissingError(DescantError):
@@ -28,6 +29,19 @@ class Cast:
     contrastive_assistant: ContrastiveAssistant
     perturbation: PerturbationAgent
     judges: tuple[Judge, ...]
+
+
+def prompts_of(settings: CampaignSettings) -> Prompts:
+    """The prompts of a campaign: those of every one, and those that its gate and its errors of context ask for.
+
+    Only these, since prompts are part of a campaign's identity.
+    """
+    variables = dict(VARIABLES)
+    if settings.gate is not None:
+        variables |= GATE_VARIABLES
+    if settings.perturb is not None and set(settings.perturb.kinds) & set(CONTEXT_KINDS):
+        variables |= CONTEXT_VARIABLES
+    return Prompts(settings.prompts, variables=variables)
 
 
 def build_cast(settings: CampaignSettings, prompts: Prompts, ledger: Ledger) -> Cast:

@@ -21,7 +21,7 @@ from agents.providers import ProviderError
 from agents.secrets import Redactor
 from configs.errors import DescantError
 from configs.judge_settings import JudgeSettings
-from configs.settings import ModelSettings
+from configs.model_settings import ModelSettings
 from graphs.campaign import descant_version
 from graphs.cast import ModelMissingError
 from graphs.crew import work_off

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from configs.settings import BernoulliSchedule, PerturbSettings, TurnRange
+from configs.settings import BernoulliSchedule, PerturbSettings, TurnPoisson, TurnRange, Turns, TurnWeights
 
 
 def perturbed_answers(settings: PerturbSettings, turns: int, generator: random.Random) -> list[int]:
@@ -31,5 +31,23 @@ def kinds_of(settings: PerturbSettings, turns: int, generator: random.Random) ->
     return [generator.choice(kinds) for _ in range(turns)]
 
 
-def turns_of(turns: int | TurnRange, generator: random.Random) -> int:
-    return generator.randint(turns.low, turns.high) if isinstance(turns, TurnRange) else turns
+def turns_of(turns: Turns, generator: random.Random) -> int:
+    """The target number of turns of one seed."""
+    match turns:
+        case TurnRange(low=low, high=high):
+            return generator.randint(low, high)
+        case TurnWeights(weights=weights):
+            return generator.choices(list(weights), list(weights.values()))[0]
+        case TurnPoisson(mean=mean, low=low, high=high):
+            while not low <= (drawn := _poisson(mean, generator)) <= high:
+                pass
+            return drawn
+    return turns
+
+
+def _poisson(mean: float, generator: random.Random) -> int:
+    """Arrivals before time `mean`, exponential waits between them."""
+    arrivals, time = 0, generator.expovariate(1.0)
+    while time < mean:
+        arrivals, time = arrivals + 1, time + generator.expovariate(1.0)
+    return arrivals

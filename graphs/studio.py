@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agents.ledger import Ledger
-from agents.prompts import Prompts
 from configs.load import load
 from configs.settings import CampaignSettings
 from graphs.best_of_n import RewardModel
-from graphs.cast import build_cast
+from graphs.cast import build_cast, prompts_of
 from graphs.execute import build_recipe
 from store.records import Fit, Record
 
@@ -48,7 +47,7 @@ def _shortest() -> RewardModel:
 
 def _graph(preset: str, scorer: RewardModel | None = None) -> Any:
     settings = load(preset, CampaignSettings)
-    prompts = Prompts(settings.prompts)
+    prompts = prompts_of(settings)
     ledger = Ledger(_forget, settings.budget)
     return build_recipe(settings, "camp_studio", prompts.hashes, build_cast(settings, prompts, ledger), scorer).graph
 

@@ -42,12 +42,14 @@ def campaign_id(
     prompt_hashes: Mapping[str, str],
     judge_pairs: bool = False,
     selection: Mapping[str, Any] | None = None,
+    queries: Mapping[str, Any] | None = None,
 ) -> str:
     """Of what shapes the text: never of seeds, endpoint, concurrency, budget or limit, which a resume may change.
 
-    `selection`: how answers are picked, for recipes that pick.
+    `selection`: how answers are picked, for recipes that pick. `queries`: how the user's queries come about, where that is
+    not the plain way.
     """
-    picked = [] if selection is None else [dict(selection)]
+    picked = [dict(part) for part in (selection, queries) if part is not None]
     return "camp_" + content_hash(
         name, recipe, random_seed, turns, perturb, dict(models), dict(prompt_hashes), judge_pairs, *picked
     )

@@ -9,7 +9,8 @@ from agents.ledger import CallSite, Ledger
 from agents.llm import LanguageModel
 from agents.providers import load_litellm
 from agents.secrets import Redactor
-from configs.settings import BudgetSettings, ModelSettings
+from configs.model_settings import ModelSettings
+from configs.settings import BudgetSettings
 from store.records import Call, Message, Record
 
 Speak = Callable[[list[dict[str, str]]], str]

@@ -26,7 +26,7 @@ from agents.rehearsal.world import (
     question,
     write_answer,
 )
-from configs.settings import Settings
+from configs.base import Settings
 from store.records import Message
 
 END = "[END]"

@@ -27,8 +27,8 @@ from starlette.routing import Route
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from agents.rehearsal.backend import MODELS, TOKEN, Completion, RehearsalError, UnknownModelError, complete
+from configs.base import Settings
 from configs.errors import DescantError
-from configs.settings import Settings
 from store.identity import chance, content_hash
 
 Fault = Literal["rate_limit", "server_error", "bad_gateway", "reset", "slow", "truncated"]

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from configs.settings import Settings
+from configs.base import Settings
 from store.identity import chance
 from store.records import Message
 

@@ -16,7 +16,8 @@ from agents.preflight import PreflightError, check
 from agents.providers import ProviderError, UnknownPriceError, price_per_token
 from agents.rehearsal.server import ServerSettings, serving
 from agents.secrets import KeyMissingError
-from configs.settings import BudgetSettings, ModelSettings
+from configs.model_settings import ModelSettings
+from configs.settings import BudgetSettings
 from tests.scripted import HELLO, PatientLedger, language_model, said, scripted_model, site
 from tests.servers import CutOff, LocalServer, failure, openai_completion, scripted_server
 from tests.servers import Reply as Scripted

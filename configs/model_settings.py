@@ -1,0 +1,166 @@
+"""Which model plays a role, and how it is reached: part of a campaign's and a judging's settings.
+
+Settings hold no secrets: a key is named (`env:NAME`), never written.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from configs.base import Settings
+
+SECRET_PARAMETER = re.compile(
+    r"secret|passw|passphrase|credential|authorization|^key$|(?:api|access|private|session|auth)_?key$"
+    r"|(?<!cost_per)(?:^|_)token$",
+    re.IGNORECASE,
+)
+"""Names under which secrets travel; `max_tokens` and `input_cost_per_token` are none."""
+LOOKS_LIKE_A_KEY = re.compile(
+    r"\b(?:(?:sk|pk|rk|gsk|hf|xai)[-_]|AIza)(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{12,}"
+    r"|(?<=Bearer )(?=[A-Za-z._~+/=-]*\d)[A-Za-z0-9._~+/=-]{8,}"
+)
+"""With a digit, as keys have them: `hf_hub_download_file` and `pk_customer_orders` are words of ordinary answers."""
+Role = Literal["user", "assistant", "perturbation", "judge"]
+
+
+class RoleSettings(Settings):
+    """One role's model. Null falls back on `models.default`.
+
+    A role that names its own `model` does not inherit `api_base`, `api_key`, `headers` and `params`:
+    they belong to the endpoint, and a key must not travel to another one. Nor does one that names only its own
+    `api_base` inherit `api_key` and `headers`.
+    """
+
+    model: str | None = None
+    """A LiteLLM model string, such as `openai/gpt-4o`, `hosted_vllm/my-model` or `rehearsal/default`."""
+    checkpoint: str | None = None
+    """In place of `model` and `api_base`: a language model on this machine (a fit's folder such as `fits/ask`, or a Hugging Face folder), which vLLM serves for as long as the campaign runs."""
+    api_base: str | None = None
+    """The endpoint's address, without user or query."""
+    api_key: str | None = None
+    """`env:NAME`: the environment variable that holds the key. Null leaves it to LiteLLM's own variables."""
+    headers: dict[str, str] | None = None
+    """Extra HTTP headers; each value is `env:NAME`, since headers often carry secrets."""
+    temperature: Annotated[float, Field(ge=0.0)] | None = None
+    """Sampling temperature."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Nucleus sampling; null sends nothing."""
+    max_tokens: Annotated[int, Field(strict=True, ge=1)] | None = None
+    """Completion tokens at most."""
+    timeout_seconds: Annotated[float, Field(gt=0.0)] | None = None
+    """For one attempt."""
+    attempts: Annotated[int, Field(strict=True, ge=1)] | None = None
+    """Tries in all when the failure is of a kind that passes (429, 5xx, time-out, lost connection)."""
+    system_role: Literal["fold", "native"] | None = None
+    """`fold` puts system text into the first user message (Gemma's template has no system role); `native` sends it as is."""
+    params: dict[str, Any] | None = None
+    """Anything else LiteLLM takes."""
+
+    @field_validator("api_key")
+    @classmethod
+    def _key_by_name(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("env:"):
+            raise ValueError("a key is never written into a config: export it and write `env:NAME`")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _headers_by_name(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        for name, content in (value or {}).items():
+            if not content.startswith("env:"):
+                raise ValueError(f"header {name!r}: write `env:NAME`, since header values often are secrets")
+        return value
+
+    @field_validator("api_base")
+    @classmethod
+    def _plain_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        from urllib.parse import urlsplit
+
+        parts = urlsplit(value)
+        if "@" in value or parts.query or parts.fragment:
+            raise ValueError(
+                "an api_base with a user, a query or a fragment is refused: pass keys as `api_key: env:NAME`"
+            )
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # a wrong port raises
+            raise ValueError(f"{value!r} is not an http(s) address: write for example 'http://127.0.0.1:8000/v1'")
+        return value
+
+    @field_validator("params")
+    @classmethod
+    def _no_secret_params(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        for name in value or {}:
+            if name in ("api_key", "api_base", "base_url", "extra_headers", "headers", "model", "messages", "stream"):
+                raise ValueError(f"params.{name} is refused: use the setting of the role itself")
+        for name, content in _leaves_of(value):
+            if SECRET_PARAMETER.search(name) or (isinstance(content, str) and LOOKS_LIKE_A_KEY.search(content)):
+                raise ValueError(f"params.{name} is refused, since params are stored: export it as LiteLLM's variable")
+        return value
+
+
+def _leaves_of(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of nested mappings with its value, and every item of lists under their list's name."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield str(key), item
+            yield from _leaves_of(item, str(key))
+    elif isinstance(value, list):
+        for item in value:
+            yield name, item
+            yield from _leaves_of(item, name)
+
+
+class ModelSettings(Settings):
+    """One role's model with nothing left open: what a call is made from."""
+
+    model: str
+    api_base: str | None = None
+    api_key: str | None = None
+    headers: dict[str, str] = Field(default={})
+    temperature: float = 0.7
+    top_p: float | None = None
+    max_tokens: int = 512
+    timeout_seconds: float = 120.0
+    attempts: int = 5
+    system_role: Literal["fold", "native"] = "fold"
+    params: dict[str, Any] = Field(default={})
+
+    def sampling(self) -> dict[str, Any]:
+        """What changes the text that comes back: part of a campaign's identity; endpoint and patience are not."""
+        return self.model_dump(include={"model", "temperature", "top_p", "max_tokens", "system_role", "params"})
+
+
+KEY_FIELDS = ("api_key", "headers")
+ENDPOINT_FIELDS = ("api_base", *KEY_FIELDS, "params")
+
+
+class ModelsSettings(Settings):
+    """The models by role."""
+
+    default: RoleSettings = RoleSettings()
+    """What every role falls back on. Real seeds want a model here or in each role; only `format: rehearsal` does without."""
+    user: RoleSettings = RoleSettings()
+    """The user simulator."""
+    assistant: RoleSettings = RoleSettings()
+    """The system under test."""
+    perturbation: RoleSettings = RoleSettings()
+    """Who writes altered instructions."""
+    judges: Annotated[tuple[RoleSettings, ...], Field(min_length=1)] = (RoleSettings(),)
+    """Who verifies (the first) and compares (all)."""
+
+    def is_named(self, role: Role, index: int = 0) -> bool:
+        """Whether the config says which model plays a role, itself or through `default`."""
+        own = self.judges[index] if role == "judge" else getattr(self, role)
+        return own.model is not None or self.default.model is not None
+
+    def of(self, role: Role, index: int = 0) -> ModelSettings:
+        """The settings of a role, with what it leaves open taken from `default`; a model that nobody names is the rehearsal."""
+        own = self.judges[index] if role == "judge" else getattr(self, role)
+        given = own.model_dump(exclude_none=True)
+        inherited = self.default.model_dump(exclude_none=True)
+        kept_back = ENDPOINT_FIELDS if "model" in given else KEY_FIELDS if "api_base" in given else ()
+        inherited = {key: value for key, value in inherited.items() if key not in kept_back}
+        return ModelSettings(**({"model": "rehearsal/default"} | inherited | given))
