@@ -134,6 +134,11 @@ class Judge:
             self._prompts.render(purpose, **shown), self._site(dialogue, purpose, self.index), _read_score
         )
 
+    async def realism(self, dialogue: DialogueSoFar) -> Opinion:
+        """How like a person's the user's turns are, from 1 to 10."""
+        prompt = self._prompts.render("realism", transcript=transcript(dialogue.messages))
+        return await self._ask(prompt, self._site(dialogue, "realism", self.index), _read_score)
+
     async def score_turn(self, dialogue: DialogueSoFar, answer: str, *, reference: str = "") -> Opinion:
         """A grade of one answer to a dialogue that ends on the user's turn, from 1 to 10."""
         shown = {"transcript": transcript(dialogue.messages), "answer": defused(answer)}

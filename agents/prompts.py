@@ -40,8 +40,11 @@ JUDGING_VARIABLES = {
     "score_turn": {"transcript", "answer"},
     "reference": {"transcript", "reference"},
     "reference_turn": {"transcript", "answer", "reference"},
+    "realism": {"transcript"},
 }
 """What each prompt of a later judging is given. Apart from the others, so that they are no part of a campaign's identity."""
+SAMPLES: dict[str, object] = {"caught": [("reason", "sample")]}
+"""What a prompt is tried with before a campaign begins; a variable that is not here is a text."""
 OUR_TAGS = (
     "transcript",
     "user",
@@ -91,7 +94,7 @@ class Prompts:
                     f"prompt {name!r} wants {', '.join(sorted(unknown))}: "
                     f"its variables are {', '.join(sorted(variables[name]))}"
                 )
-            self.render(name, **dict.fromkeys(variables[name], "sample"))
+            self.render(name, **{variable: SAMPLES.get(variable, "sample") for variable in variables[name]})
 
     @cached_property
     def hashes(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from configs.base import Settings
 from configs.model_settings import ModelSettings, ModelsSettings, RoleSettings
 from configs.settings import BudgetSettings
 
-Rubric = Literal["compare", "score", "reference", "reference_compare"]
+Rubric = Literal["compare", "score", "reference", "reference_compare", "realism"]
 RESERVED = ("campaign", "best_of_n", "intended")
 """Names that verdicts of other origin have."""
 
@@ -43,7 +43,7 @@ class JudgeSettings(Settings):
     name: str = "judge"
     """What the set of verdicts is called: `label_set` of its rows. The same name means the same set, which goes on."""
     rubric: Rubric = "compare"
-    """`compare`: which side of a pair is better, asked in both orders (a verdict that flips is a tie). `score`: each conversation alone, from 1 to 10. `reference`: the same by right answers. `reference_compare`: pairs by right answers."""
+    """`compare`: which side of a pair is better, asked in both orders (a verdict that flips is a tie). `score`: each conversation alone, from 1 to 10. `reference`: the same by right answers. `reference_compare`: pairs by right answers. `realism`: how like a person's the user's turns of a conversation are, from 1 to 10 (ours)."""
     per_turn: bool = False
     """Grade every answer alone, after the history before it, in place of the whole conversation; for `score` and `reference`."""
     references: str | None = None
@@ -54,7 +54,7 @@ class JudgeSettings(Settings):
     concurrency: Annotated[int, Field(strict=True, ge=1)] = 64
     """Verdicts in the making at once (ours)."""
     prompts: dict[str, str] = Field(default={})
-    """Path of a file that replaces a prompt, by name: compare, reference_compare, score, score_turn, reference, reference_turn."""
+    """Path of a file that replaces a prompt, by name: compare, reference_compare, score, score_turn, reference, reference_turn, realism."""
     budget: BudgetSettings = BudgetSettings()
 
     @field_validator("name")
@@ -70,6 +70,8 @@ class JudgeSettings(Settings):
     def _fitting(self) -> "JudgeSettings":
         if self.per_turn and self.compares:
             raise ValueError(f"per_turn grades single answers: with rubric {self.rubric}, drop it")
+        if self.per_turn and self.rubric == "realism":
+            raise ValueError("per_turn grades answers, and rubric realism the user: drop it")
         if self.references is not None and not self.by_reference:
             raise ValueError(f"references are for the rubrics reference and reference_compare, not {self.rubric}")
         return self

@@ -311,6 +311,8 @@ class _JudgingRun:
         if task.presentation != "single":
             order: Presentation = "chosen_first" if task.presentation == "chosen_first" else "rejected_first"
             return judge.compare(self._so_far(sides[0]), sides[1].messages, order, reference=task.reference)
+        if self.settings.rubric == "realism":
+            return judge.realism(self._so_far(sides[0]))
         if task.place is None:
             return judge.score(self._so_far(sides[0]), reference=task.reference)
         before = self._so_far(sides[0], task.place)

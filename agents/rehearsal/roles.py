@@ -14,7 +14,19 @@ from pydantic import Field
 
 from agents.rehearsal import outside
 from agents.rehearsal.oracle import faults
-from agents.rehearsal.reading import Ask, Begin, Call, Memory, Question, Sentence, Tell, read, read_answer, remember
+from agents.rehearsal.reading import (
+    Ask,
+    Begin,
+    Call,
+    Memory,
+    Outside,
+    Question,
+    Sentence,
+    Tell,
+    read,
+    read_answer,
+    remember,
+)
 from agents.rehearsal.world import (
     ACKNOWLEDGEMENTS,
     ATTRIBUTE_OF_VALUE,
@@ -289,6 +301,34 @@ def score(prompt: str, random: Random, behaviour: Behaviour) -> str:
     return _json(rationale=rationale, score=grade)
 
 
+def realism(prompt: str, random: Random, behaviour: Behaviour) -> str:
+    """A grade from 1 to 10 of the user, as JSON: by the share of its later turns that go on from what was said.
+
+    Such a turn says nothing again that the user said before, and leaves out what is clear (`its`, an ellipsis); outside the
+    world it takes up a word of the last answer.
+    """
+    messages = _transcript(prompt)
+    queries = [place for place, message in enumerate(messages) if message.role == "user"]
+    later = [_goes_on(messages[:place], messages[place].content) for place in queries[1:]]
+    share = sum(later) / len(later) if later else 0.5
+    grade, rationale = 1 + round(9 * share), f"{share:.0%} of the later turns go on from what was said."
+    if random.random() < behaviour.judge_error_rate:
+        grade, rationale = random.randint(1, 10), "It is hard to say."
+    return _json(rationale=rationale, score=grade)
+
+
+def _goes_on(before: Sequence[Message], query: str) -> bool:
+    said = {message.content.strip().lower() for message in before if message.role == "user"}
+    if query.strip().lower() in said:
+        return False
+    events = [event for _, event in read(query)]
+    if all(isinstance(event, Outside) for event in events):
+        return bool(set(outside.keywords(query)) & set(outside.keywords(before[-1].content)))
+    return any(
+        isinstance(event, Ask | Tell) and None in (event.thing, getattr(event, "attribute", "")) for event in events
+    )
+
+
 def _share_right_last(messages: Sequence[Message], content: str, references: Sequence[Message]) -> float:
     memory = remember(messages)
     heard = messages[-1].content if messages else ""
@@ -357,4 +397,5 @@ TASKS: dict[str, Play] = {
     "score_turn": score,
     "reference": score,
     "reference_turn": score,
+    "realism": realism,
 }

@@ -4,7 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from agents.prompts import JUDGING_VARIABLES, VARIABLES, PromptError, Prompts, defused, transcript
+from agents.prompts import (
+    CONTEXT_VARIABLES,
+    GATE_VARIABLES,
+    JUDGING_VARIABLES,
+    VARIABLES,
+    PromptError,
+    Prompts,
+    defused,
+    transcript,
+)
+from configs.settings import CONTEXT_KINDS
 from tests.scripted import said
 
 CHAT = (said("user", "What is the capital of France?"), said("assistant", "Paris."), said("user", "And its river?"))
@@ -27,9 +37,14 @@ VALUES = {
     "conversation_a": "CONVERSATION A",
     "conversation_b": "CONVERSATION B",
     "reference": "<assistant>\nThe Seine.\n</assistant>",
+    "query": "And its river?",
+    "caught": [("leak", "I am the user simulator."), ("short", "Hm.")],
+    "kind": "context_neglect",
 }
-ALL = VARIABLES | JUDGING_VARIABLES
+OF_SOME_CAMPAIGNS = GATE_VARIABLES | CONTEXT_VARIABLES
+ALL = VARIABLES | OF_SOME_CAMPAIGNS | JUDGING_VARIABLES
 JUDGING = Prompts(variables=JUDGING_VARIABLES)
+PARROT = Prompts(variables=OF_SOME_CAMPAIGNS)
 
 
 def given(name: str) -> dict[str, object]:
@@ -37,7 +52,7 @@ def given(name: str) -> dict[str, object]:
 
 
 def prompts_with(name: str) -> Prompts:
-    return Prompts() if name in VARIABLES else JUDGING
+    return Prompts() if name in VARIABLES else PARROT if name in OF_SOME_CAMPAIGNS else JUDGING
 
 
 def test_a_transcript_puts_each_turn_between_tags() -> None:
@@ -60,6 +75,13 @@ def test_a_transcript_puts_each_turn_between_tags() -> None:
         ("score_turn", [f"<transcript>\n{TRANSCRIPT}\n", "<answer>\nThe Seine.\n</answer>", '"score":']),
         ("reference", [TRANSCRIPT, "<reference>\n<assistant>\nThe Seine.\n</assistant>\n</reference>", '"score":']),
         ("reference_turn", [TRANSCRIPT, "<reference>\n<assistant>\n", "<answer>\nThe Seine.\n", '"score":']),
+        ("realism", [f"<transcript>\n{TRANSCRIPT}\n</transcript>", '"score":']),
+        ("ask_again", [TRANSCRIPT, "leak:\n<caught>\nI am the user simulator.\n</caught>\nshort:\n<caught>\nHm.\n"]),
+        ("gate", [TRANSCRIPT, "<query>\nAnd its river?\n</query>", '"problem":']),
+        ("depends", [TRANSCRIPT, "<query>\nAnd its river?\n</query>", '"depends":']),
+        ("guess", ["<query>\nAnd its river?\n</query>", "<missed>\nAnd its hills?\n</missed>"]),
+        ("misread", [TRANSCRIPT, "<query>\nAnd its river?\n</query>", "<missed>\nAnd its hills?\n</missed>"]),
+        ("verify_context", [TRANSCRIPT, "<answer>\nThe Seine.\n</answer>", "context_neglect: it answers", '"fails":']),
     ],
 )
 def test_a_prompt_renders_its_task_and_its_variables(name: str, expected: list[str]) -> None:
@@ -80,18 +102,18 @@ def test_a_prompt_lists_its_variables_in_its_first_line(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_missing_variable_is_an_error(name: str) -> None:
-    missing = "conversation_b" if "compare" in name else "transcript"
+    missing = "conversation_b" if "compare" in name else "query" if name == "guess" else "transcript"
     variables = given(name)
     del variables[missing]
     with pytest.raises(PromptError, match=missing):
         prompts_with(name).render(name, **variables)
 
 
-@pytest.mark.parametrize("name", ["alter", "contrast"])
+@pytest.mark.parametrize("name", ["alter", "contrast", "guess", "misread"])
 def test_what_missed_before_is_shown_where_there_is_something(name: str) -> None:
-    again = Prompts().render(name, **given(name))
+    again = prompts_with(name).render(name, **given(name))
     assert "<missed>\nAnd its bridges?\n</missed>\n<missed>\nAnd its hills?\n</missed>" in again
-    first = Prompts().render(name, **given(name) | {"missed": []})
+    first = prompts_with(name).render(name, **given(name) | {"missed": []})
     assert "missed" not in first
     assert "\n\n\n" not in first + again
 
@@ -99,6 +121,21 @@ def test_what_missed_before_is_shown_where_there_is_something(name: str) -> None
 def test_prompts_of_a_later_judging_are_no_part_of_a_campaigns_identity() -> None:
     assert Prompts().hashes.keys() == VARIABLES.keys()
     assert JUDGING.hashes["compare"] == Prompts().hashes["compare"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said_of_it"),
+    [
+        ("context_neglect", "as if nothing had been said before"),
+        ("context_hallucination", "something that the conversation does not have"),
+        ("context_misunderstanding", "another part of the conversation"),
+    ],
+)
+def test_an_error_of_context_is_verified_by_its_own_definition(kind: str, said_of_it: str) -> None:
+    text = PARROT.render("verify_context", **given("verify_context") | {"kind": kind})
+    assert f"{kind}: it" in text
+    assert said_of_it in text
+    assert sum(f"{other}: it" in text for other in CONTEXT_KINDS) == 1
 
 
 def test_a_replacement_is_used_and_changes_its_hash_alone(tmp_path: Path) -> None:

@@ -34,6 +34,16 @@ def test_a_score_follows_the_share_of_right_answers() -> None:
     assert 4 <= scores[1] <= 7
 
 
+def test_realism_falls_with_queries_that_are_said_again_or_spell_everything_out() -> None:
+    def grade(*queries: str) -> float:
+        turns = [part for query in queries for part in (said("user", query), said("assistant", "It is big, Ilse."))]
+        return float(judge("realism", transcript=transcript([OPENING, said("assistant", "It is red, Ilse."), *turns])))
+
+    assert grade("And its age?", "What about its colour?") == 10
+    assert grade("What is the age of Belo?", "Which colour has Belo?") == 1
+    assert grade("And its age?", "And its age?") == grade("And its age?", "What is the age of Belo?")
+
+
 def test_an_answer_is_scored_alone_whatever_went_wrong_before() -> None:
     before = transcript(BAD[:3])
     assert judge("score_turn", transcript=before, answer="It is old, Ilse.") == 10
