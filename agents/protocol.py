@@ -17,6 +17,8 @@ class DialogueSoFar(NamedTuple):
     messages: tuple[Message, ...]
     turns_left: int
     """Assistant answers still to come."""
+    script: tuple[str, ...] = ()
+    """User turns that the seed brings along, the first included; spoken where a campaign follows a script."""
 
     @property
     def depth(self) -> int:
@@ -33,7 +35,8 @@ class Utterance(NamedTuple):
     """What an agent said."""
 
     content: str
-    call_id: str
+    call_id: str | None
+    """Null for words that came with the seed: nobody was called."""
     ends_dialogue: bool = False
     """The user is done; `content` is empty then."""
     completion_tokens: int | None = None

@@ -3,7 +3,7 @@
 from agents.ledger import CallSite
 from agents.llm import LanguageModel
 from agents.prompts import Prompts, transcript
-from agents.protocol import DialogueSoFar, Utterance
+from agents.protocol import Agent, DialogueSoFar, Utterance
 from agents.providers import ProviderError
 from store.records import Message
 
@@ -32,3 +32,22 @@ class UserSimulator:
         if not text:
             raise ProviderError("empty_query", f"the user simulator {self._model.name!r} wrote nothing")
         return Utterance(text, reply.call_id, completion_tokens=reply.completion_tokens)
+
+
+class ScriptedUser:
+    """Speaks the further turns that the seed brings along, as they are and without a call.
+
+    Args:
+        then: who goes on after the last of them; null ends the dialogue there.
+    """
+
+    def __init__(self, then: Agent | None = None) -> None:
+        self._then = then
+
+    async def respond(self, dialogue: DialogueSoFar) -> Utterance:
+        spoken = sum(message.role == "user" for message in dialogue.messages)
+        if spoken < len(dialogue.script):
+            return Utterance(dialogue.script[spoken], None)
+        if self._then is None:
+            return Utterance("", None, ends_dialogue=True)
+        return await self._then.respond(dialogue)

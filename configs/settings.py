@@ -214,6 +214,8 @@ class CampaignSettings(Settings):
     """Assistant answers a dialogue, the one to the seed's open user turn included (MUSIC: 5): a number, or a distribution to draw from."""
     simulator: Literal["prompted", "trained"] = "prompted"
     """How the user's model is asked. `prompted`: one message with instructions and the transcript. `trained`: the bare conversation, which a model of `descant fit ask` goes on with a query of its own."""
+    script: Literal["only", "first"] | None = None
+    """What becomes of the further user turns that a seed brings along (`turns` of MT-Bench's questions). `only`: the user speaks them as they are, the dialogue ends where they end, and no user model is asked. `first`: after them the simulator goes on. Null leaves them out."""
     gate: GateSettings | None = None
     """Checks on the user's queries; null lets every query pass."""
     trials: Annotated[int, Field(strict=True, ge=1)] = 1

@@ -88,6 +88,7 @@ def _queries(settings: CampaignSettings) -> dict[str, Any] | None:
     """How queries come about and which ones get negatives; null where all of it is plain."""
     shape = {
         "simulator": None if settings.simulator == "prompted" else settings.simulator,
+        "script": settings.script,
         "gate": settings.gate.model_dump(mode="json") if settings.gate else None,
         "capo": settings.capo.model_dump(mode="json") if settings.capo else None,
     }

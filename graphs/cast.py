@@ -10,7 +10,7 @@ from agents.perturbation import PerturbationAgent
 from agents.prompts import CONTEXT_VARIABLES, GATE_VARIABLES, VARIABLES, Prompts
 from agents.protocol import Agent
 from agents.secrets import Redactor
-from agents.user import UserSimulator
+from agents.user import ScriptedUser, UserSimulator
 from configs.errors import DescantError
 from configs.model_settings import ModelSettings, Role
 from configs.settings import CONTEXT_KINDS, CampaignSettings
@@ -51,11 +51,14 @@ def build_cast(settings: CampaignSettings, prompts: Prompts, ledger: Ledger) -> 
         return LanguageModel(role_settings, ledger, redact)
 
     models = settings.models
+    user: Agent = UserSimulator(model(models.of("user")), prompts)
+    if settings.script is not None:
+        user = ScriptedUser(user if settings.script == "first" else None)
     assistant = model(models.of("assistant"))
     judges = [models.of("judge", index) for index in range(len(models.judges))]
     known_as = names_apart([judge.model for judge in judges])
     return Cast(
-        user=UserSimulator(model(models.of("user")), prompts),
+        user=user,
         assistant=Assistant(assistant),
         contrastive_assistant=ContrastiveAssistant(assistant, prompts),
         perturbation=PerturbationAgent(model(models.of("perturbation")), prompts),
@@ -68,7 +71,9 @@ def build_cast(settings: CampaignSettings, prompts: Prompts, ledger: Ledger) -> 
 
 def roles_in_use(settings: CampaignSettings) -> list[tuple[Role, int]]:
     """The roles that the recipe really plays, judges with their place."""
-    roles: list[tuple[Role, int]] = [("user", 0), ("assistant", 0)]
+    roles: list[tuple[Role, int]] = [("assistant", 0)]
+    if settings.script != "only":
+        roles.insert(0, ("user", 0))
     perturb = settings.perturb
     if perturb and perturb.altered_by == "perturbation":
         roles.append(("perturbation", 0))

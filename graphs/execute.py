@@ -17,6 +17,7 @@ from graphs.dialogue import build_dialogue_graph, recursion_limit
 from graphs.music import build_music_graph
 from graphs.outcome import Outcome, outcome_of
 from graphs.schedule import kinds_of, perturbed_answers, turns_of
+from graphs.seeds import script_of
 from graphs.state import Comparison, DialogueState, Said, is_open
 from store.identity import chance, dialogue_id
 from store.records import Branch, Seed
@@ -52,8 +53,10 @@ class Recipe:
         answers = perturbed_answers(perturb, turns, drawn) if perturb else []
         kinds = kinds_of(perturb, turns, drawn) if perturb else []
         said = [Said(message, "seed", None) for message in seed.messages]
+        script: DialogueState = {"script": script_of(seed)} if settings.script is not None else {}
         return {
             branch: {
+                **script,
                 "campaign_id": self.campaign_id,
                 "dialogue_id": identity,
                 "seed": said,

@@ -29,6 +29,7 @@ def dialogue_so_far(state: DialogueState) -> DialogueSoFar:
         dialogue_id=state["dialogue_id"],
         messages=messages_of(state),
         turns_left=state["turns"] - answers_given(state),
+        script=tuple(state.get("script", ())),
     )
 
 
@@ -152,7 +153,9 @@ def _failed(error: ProviderError, state: DialogueState, judge: str = "") -> Comm
 
 
 def _said(agent: Literal["user", "assistant"], utterance: Utterance) -> Said:
-    return Said(Message(role=agent, content=utterance.content), agent, utterance.call_id, utterance.completion_tokens)
+    """As a turn; words that nobody was called for are the seed's, whenever they are spoken."""
+    wrote = agent if utterance.call_id is not None else "seed"
+    return Said(Message(role=agent, content=utterance.content), wrote, utterance.call_id, utterance.completion_tokens)
 
 
 def _alteration(state: DialogueState, dialogue: DialogueSoFar, altered_instruction: str) -> Alteration:

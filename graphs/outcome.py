@@ -173,7 +173,7 @@ def _dialogue(
 
 def _stats(dialogue: Dialogue, state: DialogueState) -> DialogueStats:
     words = sum(len(message.content.split()) for message in messages_of(state))
-    tokens = [said.completion_tokens for said in state.get("said", [])]
+    tokens = [said.completion_tokens for said in state.get("said", []) if said.call_id is not None]
     known = [count for count in tokens if count is not None]
     return DialogueStats(
         dialogue_id=dialogue.dialogue_id, n_words=words, n_tokens=sum(known) if len(known) == len(tokens) else None

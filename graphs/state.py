@@ -68,6 +68,9 @@ class DialogueState(TypedDict, total=False):
     kinds: list[str]
     """The kind of perturbation of each answer, used where it is perturbed."""
 
+    script: list[str]
+    """The seed's user turns, the first included, where the campaign follows them; absent elsewhere."""
+
     said: Annotated[list[Said], operator.add]
     """Turns spoken after the seed."""
     pending: Alteration | None
