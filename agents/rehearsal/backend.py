@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from agents.rehearsal.roles import Behaviour, play
+from agents.rehearsal.behaviour import Behaviour
+from agents.rehearsal.roles import play
 from configs.errors import DescantError
 from store.identity import chance
 from store.records import Message

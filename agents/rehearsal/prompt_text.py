@@ -1,0 +1,34 @@
+"""How the rehearsal reads the text of a prompt: its sections, the turns of its transcript, what was tried before."""
+
+import re
+
+import orjson
+
+from store.records import Message
+
+MISSED = re.compile(r"^<missed>\n(.*?)\n</missed>$", re.DOTALL | re.MULTILINE)
+TURN = re.compile(r"^<(user|assistant|system)>\n(.*?)\n?^</\1>$", re.DOTALL | re.MULTILINE)
+
+
+def section(prompt: str, tag: str) -> str:
+    start, end = prompt.find(f"<{tag}>\n"), prompt.rfind(f"\n</{tag}>")
+    return prompt[start + len(tag) + 3 : end] if 0 <= start < end else ""
+
+
+def missed_in(prompt: str) -> list[str]:
+    """What was tried in vain; it stands behind the transcript, and the query, where the prompt has them."""
+    start = max(prompt.rfind("\n</transcript>"), prompt.find("\n</query>"), 0)
+    return MISSED.findall(prompt[start:])
+
+
+def transcript_in(prompt: str) -> list[Message]:
+    return turns_in(section(prompt, "transcript"))
+
+
+def turns_in(text: str) -> list[Message]:
+    # a prompt comes from outside: its roles are those of TURN, so that validation would only cost time
+    return [Message.model_construct(role=role, content=content) for role, content in TURN.findall(text)]
+
+
+def as_json(**values: object) -> str:
+    return orjson.dumps(values).decode()
