@@ -3,9 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from rapidfuzz.distance import LCSseq
-
 from store.records import Message
+from store.rouge import lcs_f1
 
 NEAR_IDENTICAL = 0.9
 """Similarity from which on two sides hardly differ: ours."""
@@ -28,7 +27,7 @@ def first_divergent_turn(chosen: Sequence[Message], rejected: Sequence[Message])
 def similarity(chosen: Sequence[Message], rejected: Sequence[Message]) -> float:
     """How like the sides are from the first difference on, all roles: ROUGE-L F1 (Lin 2004, section 3.1), from 0 to 1.
 
-    Tokens are words in lower case, as ROUGE's are; 2 LCS / (m + n) for m and n of them. 1.0 where neither side has any.
+    Tokens are words in lower case, of any script; 1.0 where neither side has any.
     """
     start = next(
         (place for place, (one, other) in enumerate(zip(chosen, rejected, strict=False)) if one != other), None
@@ -38,8 +37,7 @@ def similarity(chosen: Sequence[Message], rejected: Sequence[Message]) -> float:
         [word for message in side[start:] for word in WORD.findall(message.content.lower())]
         for side in (chosen, rejected)
     )
-    words = len(one) + len(other)
-    return 2 * LCSseq.similarity(one, other) / words if words else 1.0
+    return lcs_f1(one, other) if one or other else 1.0
 
 
 def length_ratio(chosen: Sequence[Message], rejected: Sequence[Message]) -> float | None:
