@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from configs.benchmark_settings import BenchmarkSettings
 from configs.fit_settings import RewardFitSettings
 from configs.judge_settings import JudgeSettings
 from configs.lab_settings import MusicLabSettings
@@ -15,6 +16,7 @@ from configs.settings import CampaignSettings
 PAGES: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("Campaigns: `descant run CONFIG`", "", CampaignSettings),
     ("Judging: `descant judge CONFIG`", "judge", JudgeSettings),
+    ("Benchmarks of assistants: `descant evaluate mtbench CONFIG`", "benchmark", BenchmarkSettings),
     ("Reward models: `descant fit reward CONFIG`", "fit", RewardFitSettings),
     ("Labs: `descant lab music`", "lab", MusicLabSettings),
 )

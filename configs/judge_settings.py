@@ -46,6 +46,8 @@ class JudgeSettings(Settings):
     """`compare`: which side of a pair is better, asked in both orders (a verdict that flips is a tie). `score`: each conversation alone, from 1 to 10. `reference`: the same by right answers. `reference_compare`: pairs by right answers. `realism`: how like a person's the user's turns of a conversation are, from 1 to 10 (ours)."""
     per_turn: bool = False
     """Grade every answer alone, after the history before it, in place of the whole conversation; for `score` and `reference`."""
+    otherwise: Literal["leave_out", "score"] = "leave_out"
+    """With rubric `reference`, what becomes of an answer whose right answer nobody knows: it is left out, or graded without one (its row then says rubric `score`)."""
     references: str | None = None
     """A JSONL file of right answers; null takes `reference` from the seeds' metadata, as MT-Bench's seeds have it. A line names a seed by `seed_id`, or by `question_id` or `id` as its metadata does, and has `reference` (a text, or a list by turn); MT-Bench's files of reference answers are read as they are."""
     models: JudgeModelsSettings = JudgeModelsSettings()
@@ -74,6 +76,8 @@ class JudgeSettings(Settings):
             raise ValueError("per_turn grades answers, and rubric realism the user: drop it")
         if self.references is not None and not self.by_reference:
             raise ValueError(f"references are for the rubrics reference and reference_compare, not {self.rubric}")
+        if self.otherwise == "score" and self.rubric != "reference":
+            raise ValueError(f"otherwise: score is for rubric reference: with rubric {self.rubric}, drop it")
         return self
 
     @property
@@ -89,3 +93,9 @@ class JudgeSettings(Settings):
     def purpose(self) -> str:
         """The prompt that the rubric asks by."""
         return f"{self.rubric}_turn" if self.per_turn else self.rubric
+
+    @property
+    def purposes(self) -> tuple[str, ...]:
+        """All prompts that the judges may be asked by."""
+        plain = "score_turn" if self.per_turn else "score"
+        return (self.purpose, plain) if self.otherwise == "score" else (self.purpose,)

@@ -6,7 +6,7 @@ The judges' calls belong to a campaign of their own (recipe `judge`), so that co
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -88,6 +88,17 @@ class Task(NamedTuple):
     reference: tuple[str, ...]
 
 
+class Grading(NamedTuple):
+    """What a caller wants graded of a campaign's dialogues, and by what; in place of all answers by stored references."""
+
+    answers: Mapping[str, Collection[int]]
+    """By seed, which answers of its conversation are graded, from 0; a seed that is missing is left out."""
+    references: Mapping[str, Reference]
+    """Right answers by seed."""
+    source: str | None = None
+    """What tells these right answers from others; null where the seeds themselves bring them."""
+
+
 class Plan(NamedTuple):
     """Everything that a judging wants to know."""
 
@@ -106,12 +117,16 @@ def run_judging(
     split: str | None = None,
     limit: int | None = None,
     relabel: bool = False,
+    grading: Grading | None = None,
+    sharing: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> JudgingReport:
     """Judge the selected pairs or conversations, or go on with it.
 
     Args:
         relabel: write the judges' majority into `pairs.judged_label` when all verdicts are there.
+        grading: which single answers are graded, and by what references; only with `per_turn`.
+        sharing: campaigns that the budget is for too: what they have paid counts, here and in the report.
 
     Raises:
         JudgingError, ModelMissingError, PromptError, PreflightError, KeyMissingError, UnknownPriceError, StoreError:
@@ -123,6 +138,8 @@ def run_judging(
     names = names_apart([model.model for model in models])
     selection = {"campaign": campaign, "method": method, "split": split}
     subjects = stored.subjects_to_judge(database, selection, limit, pairs=settings.compares)
+    if grading is not None:
+        subjects = [subject for subject in subjects if subject.seed_id in grading.answers]
     if not subjects:
         what = "pairs" if settings.compares else "finished conversations"
         raise JudgingError(f"no {what} to judge: `descant status` shows what there is; try another selection")
@@ -132,15 +149,22 @@ def run_judging(
             "no model for a judge: set models.default.model to a LiteLLM model string (rehearsal/default is the built-in "
             "stand-in, which knows nothing of real seeds)"
         )
-    references = stored.references(database, settings.references) if settings.by_reference else None
-    plan = _plan(settings, subjects, names, references)
+    references: Mapping[str, Reference] | None = None
+    if settings.by_reference:
+        references = grading.references if grading else stored.references(database, settings.references)
+    plan = _plan(settings, subjects, names, references, grading.answers if grading else None)
     if not plan.tasks:
         raise JudgingError(
             f"none of the {len(subjects)} subjects has a right answer to go by: give a file with --set references=FILE, "
             "or take seeds that bring a `reference`, as MT-Bench's do"
         )
     check(models, priced=settings.budget.usd is not None)
-    campaign_id = _identity(settings, models, prompts, references)
+    source: object = None
+    if grading is not None:
+        source = grading.source
+    elif settings.references is not None and references is not None:
+        source = sorted(reference.answers for reference in references.values())
+    campaign_id = judging_identity(settings, prompts, source)
     with Writer(database) as writer:  # which may have taken in what a killed process left
         so_far = stored.so_far(database, settings.name, campaign_id)
         if so_far.is_anothers:
@@ -149,8 +173,9 @@ def run_judging(
                 "choose another name for this one with --set name=NAME"
             )
         ledger = Ledger(writer.append, settings.budget)
+        if so_far.created_at is not None or sharing:
+            ledger.spent = Spending(**resume.spent(database, campaign_id, *sharing)._asdict())
         if so_far.created_at is not None:
-            ledger.spent = Spending(**resume.spent(database, campaign_id)._asdict())
             ledger.remember(stored.unsettled_calls(database, campaign_id, settings.name))
         run = _JudgingRun(
             settings, campaign_id, models, names, prompts, plan, so_far, ledger, writer, progress or Silent()
@@ -158,21 +183,20 @@ def run_judging(
         return run.to_the_end(relabel=relabel)
 
 
-def _identity(
-    settings: JudgeSettings,
-    models: Sequence[ModelSettings],
-    prompts: Prompts,
-    references: Mapping[str, Reference] | None,
-) -> str:
-    """Of all that shapes the verdicts; selection, endpoints, repairs, concurrency and budget may change in between."""
-    given = references if settings.references is not None else None
+def judging_identity(settings: JudgeSettings, prompts: Prompts, source: object) -> str:
+    """Of all that shapes the verdicts; selection, endpoints, repairs, concurrency and budget may change in between.
+
+    `source`: what tells right answers that were given from others; null where the seeds bring theirs.
+    """
+    first, *others = settings.purposes
     return "camp_" + content_hash(
         "judge",
         settings.name,
-        settings.purpose,
-        [model.sampling() for model in models],
-        prompts.hashes[settings.purpose],
-        None if given is None else sorted(reference.answers for reference in given.values()),
+        first,
+        [model.sampling() for model in settings.models.resolved()],
+        prompts.hashes[first],
+        source,
+        *(prompts.hashes[other] for other in others),
     )
 
 
@@ -181,6 +205,7 @@ def _plan(
     subjects: Sequence[Subject],
     names: Sequence[str],
     references: Mapping[str, Reference] | None,
+    wanted: Mapping[str, Collection[int]] | None,
 ) -> Plan:
     """What to ask: every judge, every order, every answer. Judges take turns, so that a budget that runs out is shared."""
     tasks: list[Task] = []
@@ -191,15 +216,25 @@ def _plan(
             known = references.get(subject.seed_id)
             right = known.fitting(*subject.sides) if known else ()
             if not any(right):
-                without += 1
-                continue
+                if settings.otherwise == "leave_out":
+                    without += 1
+                    continue
+                right = ()
+        answers = None if wanted is None else wanted[subject.seed_id]
         for judge, name in enumerate(names):
-            tasks += _tasks(settings, subject, judge, name, right)
+            tasks += _tasks(settings, subject, judge, name, right, answers)
     return Plan(tasks, len(subjects), without, len({subject.seed_id for subject in subjects}))
 
 
-def _tasks(settings: JudgeSettings, subject: Subject, judge: int, name: str, right: tuple[str, ...]) -> Iterator[Task]:
-    """One judge's verdicts on a subject."""
+def _tasks(
+    settings: JudgeSettings,
+    subject: Subject,
+    judge: int,
+    name: str,
+    right: tuple[str, ...],
+    answers: Collection[int] | None,
+) -> Iterator[Task]:
+    """One judge's verdicts on a subject, on these of its answers or on all."""
 
     def task(presentation: str, place: int | None = None, reference: tuple[str, ...] = right) -> Task:
         identity = subject.pair_id or subject.sides[0].dialogue_id
@@ -220,10 +255,12 @@ def _tasks(settings: JudgeSettings, subject: Subject, judge: int, name: str, rig
     else:
         places = [place for place, m in enumerate(subject.sides[0].messages) if m.role == "assistant"]
         for answer, place in enumerate(places):
-            if not settings.by_reference:
-                yield task("single", place)
-            elif answer < len(right) and right[answer]:
+            if answers is not None and answer not in answers:
+                continue
+            if answer < len(right) and right[answer]:
                 yield task("single", place, (right[answer],))
+            elif not settings.by_reference or settings.otherwise == "score":
+                yield task("single", place, ())
 
 
 class _JudgingRun:
@@ -330,7 +367,7 @@ class _JudgingRun:
             dialogue_id=None if task.subject.pair_id else side.dialogue_id,
             turn_id=None if task.place is None else side.turn_ids[task.place],
             judge_model=self.judges[task.judge].name,
-            rubric=self.settings.rubric,
+            rubric="score" if self.settings.by_reference and not task.reference else self.settings.rubric,
             presentation=task.presentation,
             verdict=opinion.verdict,
             score=opinion.score,

@@ -1,4 +1,4 @@
-"""The verbs of this floor: `demo`, `lab`, `evaluate best-of-n`. Parses, builds, calls one function, prints."""
+"""The verbs of this floor: `demo`, `lab`, `evaluate best-of-n`, `evaluate mtbench`. Parses, builds, calls one function, prints."""
 
 import json
 from pathlib import Path
@@ -111,6 +111,77 @@ def candidate_numbers(text: str) -> list[int]:
 
 
 evaluate.add_command(best_of_n)
+
+
+@click.command()
+@click.argument("config")
+@click.option("--questions", metavar="FILE", help="The benchmark's questions, in place of the config's questions.")
+@click.option("--references", metavar="FILE", help="MT-Bench's reference answers, in place of the config's references.")
+@click.option("--db", default="corpus.duckdb", show_default=True, metavar="FILE", help="The corpus.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many questions, or dialogues, from the front.")
+@click.option(
+    "--save-questions", metavar="FILE", help="Write the extended questions, for other assistants to answer the same."
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. --set variant=rehearsal."
+)
+@click.option(
+    "--plot", "plots", multiple=True, metavar="FILE", help="Draw the figures too: a .png or .svg; repeatable."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+def mtbench(
+    config: str,
+    questions: str | None,
+    references: str | None,
+    db: str,
+    limit: int | None,
+    save_questions: str | None,
+    overrides: tuple[str, ...],
+    plots: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Let an assistant answer MT-Bench, its extension to 8 turns, or MT-Bench-101, and judges grade every turn.
+
+    CONFIG is a YAML file or a preset: mtbench, mtbench-extended, mtbench101. The same command resumes.
+    """
+    from configs.benchmark_settings import BenchmarkSettings
+    from configs.load import load
+    from train.errors import TrainError, require_extra
+
+    for plot in plots:
+        require_extra()
+        if Path(plot).suffix not in (".png", ".svg"):
+            raise TrainError(f"--plot {plot!r}: name a .png or .svg file")
+    named = {"questions": questions, "references": references}
+    extra = [f"{key}={json.dumps(file)}" for key, file in named.items() if file]
+    settings = load(config, BenchmarkSettings, overrides=[*overrides, *extra], folder="benchmark")
+    from graphs.progress import Progress, Silent, StderrProgress
+    from lab.mtbench import evaluate_benchmark
+    from lab.mtbench_scores import plot_benchmark
+
+    def progress(part: str) -> Progress:
+        return Silent() if quiet else StderrProgress(part)
+
+    def say(text: str) -> None:
+        if not quiet:
+            click.echo(text, err=True)
+
+    found = evaluate_benchmark(
+        settings,
+        Path(db),
+        limit=limit,
+        save_questions=Path(save_questions) if save_questions else None,
+        progress=progress,
+        say=say,
+    )
+    if plots:
+        plot_benchmark(found, *map(Path, plots))
+    click.echo(found.to_json() if as_json else found.to_table())
+
+
+evaluate.add_command(mtbench)
 
 
 @click.group()

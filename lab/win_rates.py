@@ -177,7 +177,7 @@ class BestOfN(NamedTuple):
             notes.append("A rehearsal model played: the figures say nothing about real models.")
         titles = ("Whose conversations do the judges prefer?", "How often does a reward model agree with a judge?")
         parts = [line for text in legend for line in wrap(text, WIDTH)]
-        parts += ["", titles[0], *_columns(wins, left=(1,)), "", titles[1], *_columns(agrees, left=(1, 2))]
+        parts += ["", titles[0], *columns(wins, left=(1,)), "", titles[1], *columns(agrees, left=(1, 2))]
         return "\n".join([*parts, "", *(line for note in notes for line in wrap(note, WIDTH))])
 
 
@@ -246,7 +246,7 @@ def _agreement(
 
 
 def share_of(points: Iterable[tuple[str, float]]) -> Share:
-    """The mean of points (0 to 1) that belong to prompts, with its bootstrap interval over prompts.
+    """The mean of points that belong to prompts, with its bootstrap interval over prompts.
 
     A prompt's points are drawn together (a cluster bootstrap of the ratio of sums). The resampling has a fixed seed.
     """
@@ -296,7 +296,8 @@ def _cell(share: Share) -> str:
     return f"{100 * share.value:.0f}{interval}"
 
 
-def _columns(lines: Sequence[Sequence[str]], *, left: tuple[int, ...]) -> list[str]:
+def columns(lines: Sequence[Sequence[str]], *, left: tuple[int, ...]) -> list[str]:
+    """A table as lines; the columns of `left` stand left, the others right."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return [
         "  ".join(

@@ -122,14 +122,20 @@ class Reference(NamedTuple):
 
 
 def references(path: str | os.PathLike[str], file: str | None) -> dict[str, Reference]:
+    """Right answers by seed of a corpus, as `references_of`."""
+    rows = query(path, "SELECT seed_id, metadata FROM seeds")
+    return references_of({row["seed_id"]: orjson.loads(row["metadata"]) for row in rows}, file)
+
+
+def references_of(seeds: Mapping[str, Mapping[str, Any]], file: str | None) -> dict[str, Reference]:
     """Right answers by seed: from a file, or else from what the seeds brought along.
+
+    Args:
+        seeds: metadata by seed.
 
     Raises:
         StoreError: the file cannot be read, or a line of it.
     """
-    seeds = {
-        row["seed_id"]: orjson.loads(row["metadata"]) for row in query(path, "SELECT seed_id, metadata FROM seeds")
-    }
     given: dict[str, tuple[str, ...]] = {}
     if file is None:
         given = {seed: _answers(metadata.get("reference")) for seed, metadata in seeds.items()}
