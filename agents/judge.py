@@ -33,7 +33,7 @@ class Opinion(NamedTuple):
     """What a judge said, with its raw text. `verdict` is `invalid` when it could not be read; then `error` says why."""
 
     verdict: str
-    """`landed`, `missed`, `chosen`, `rejected`, `tie`, `scored` or `invalid`."""
+    """`landed`, `missed`, `chosen`, `rejected`, `tie`, `scored`, `depends`, `stands_alone` or `invalid`."""
     rationale: str | None
     raw: str
     """The last answer that was not empty; what the provider said where it gave none."""
@@ -149,6 +149,11 @@ class Judge:
             self._prompts.render(purpose, **shown), self._site(dialogue, purpose, self.index), _read_score
         )
 
+    async def depends(self, before: DialogueSoFar, query: str) -> Opinion:
+        """Whether the user's next message cannot be understood without the dialogue before it: `depends` or `stands_alone`."""
+        prompt = self._prompts.render("depends", transcript=transcript(before.messages), query=defused(query))
+        return await self._ask(prompt, self._site(before, "depends", self.index), _read_depends)
+
     def _site(self, dialogue: DialogueSoFar, purpose: str, ordinal: int) -> CallSite:
         where = (dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth)
         return CallSite(*where, "judge", self._prefix + purpose, ordinal)
@@ -201,6 +206,11 @@ def reference_text(answers: Sequence[str]) -> str:
 def _read_fails(text: str) -> tuple[dict[str, Any], Verdict]:
     fields = read_json(text, fails=bool)
     return fields, Verdict("landed" if fields["fails"] else "missed")
+
+
+def _read_depends(text: str) -> tuple[dict[str, Any], Verdict]:
+    fields = read_json(text, depends=bool)
+    return fields, Verdict("depends" if fields["depends"] else "stands_alone")
 
 
 def _read_score(text: str) -> tuple[dict[str, Any], Verdict]:

@@ -12,6 +12,7 @@ from agents.rehearsal import outside
 from agents.rehearsal.alterations import altered_message
 from agents.rehearsal.behaviour import Behaviour
 from agents.rehearsal.context_tasks import guess, misread
+from agents.rehearsal.depends import depends
 from agents.rehearsal.oracle import faults
 from agents.rehearsal.prompt_text import as_json, missed_in, section, transcript_in, turns_in
 from agents.rehearsal.reading import Ask, Memory, Outside, Tell, read, read_answer, remember
@@ -272,6 +273,7 @@ TASKS: dict[str, Play] = {
     "verify": verify,
     "guess": guess,
     "misread": misread,
+    "depends": depends,
     "verify_context": verify,
     "compare": compare,
     "reference_compare": compare,

@@ -8,19 +8,20 @@ from typing import Any
 import pytest
 
 from agents.judge import Judge, Opinion, names_apart
-from agents.prompts import JUDGING_VARIABLES, VARIABLES, Prompts
+from agents.prompts import CONTEXT_VARIABLES, JUDGING_VARIABLES, VARIABLES, Prompts
 from agents.protocol import DialogueSoFar
 from agents.providers import ProviderError
 from tests.scripted import PatientLedger, language_model, said, scripted_model
 from tests.servers import Reply, failure, openai_completion, scripted_server
 
-PROMPTS = Prompts(variables=VARIABLES | JUDGING_VARIABLES)
+PROMPTS = Prompts(variables=VARIABLES | JUDGING_VARIABLES | CONTEXT_VARIABLES)
 ASKED = (said("user", "What is the capital of France?"), said("assistant", "Paris."), said("user", "And its river?"))
 WHOLE = DialogueSoFar("camp_1", "dlg_1", (*ASKED, said("assistant", "The Seine.")), 0)
 OTHER = (*ASKED, said("assistant", "The Rhine."))
 Act = Callable[[Judge], Coroutine[Any, Any, Opinion]]
 RUBRICS: dict[str, Act] = {
     "verify": lambda judge: judge.verify(WHOLE._replace(messages=ASKED), "The Seine."),
+    "depends": lambda judge: judge.depends(WHOLE._replace(messages=ASKED[:-1]), "And its river?"),
     "compare": lambda judge: judge.compare(WHOLE, OTHER, "chosen_first"),
     "reference_compare": lambda judge: judge.compare(WHOLE, OTHER, "rejected_first", reference=["Paris", "Seine"]),
     "score": lambda judge: judge.score(WHOLE),
@@ -28,7 +29,7 @@ RUBRICS: dict[str, Act] = {
     "score_turn": lambda judge: judge.score_turn(WHOLE._replace(messages=ASKED), "The Seine."),
     "reference_turn": lambda judge: judge.score_turn(WHOLE._replace(messages=ASKED), "The Seine.", reference="Seine"),
 }
-GOOD = {"fails": False, "better": "A", "score": 7}
+GOOD = {"fails": False, "depends": True, "better": "A", "score": 7}
 
 
 def ask(act: Act, *replies: str, repairs: int = 2) -> tuple[Opinion, list[str], PatientLedger]:
@@ -48,7 +49,7 @@ def ask(act: Act, *replies: str, repairs: int = 2) -> tuple[Opinion, list[str], 
 @pytest.mark.parametrize("rubric", RUBRICS)
 def test_each_rubric_asks_by_its_own_prompt_and_reads_the_answer(rubric: str) -> None:
     opinion, heard, ledger = ask(RUBRICS[rubric], json.dumps({**GOOD, "rationale": "so it is"}))
-    verdicts = {"verify": "missed", "compare": "chosen", "reference_compare": "rejected"}
+    verdicts = {"verify": "missed", "depends": "depends", "compare": "chosen", "reference_compare": "rejected"}
     assert (opinion.verdict, opinion.rationale) == (verdicts.get(rubric, "scored"), "so it is")
     assert opinion.score == (None if rubric in verdicts else 7.0)
     assert [text.startswith(f"Task: {rubric}\n") for text in heard] == [True]
