@@ -16,6 +16,7 @@ import click
 if TYPE_CHECKING:
     from configs.settings import ScorerSettings
     from graphs.best_of_n import RewardModel
+    from graphs.checkpoints import Serving
 
 FLOORS = ("configs", "store", "agents", "graphs", "train", "lab")
 PANELS = ("graphs", "store", "agents", "train", "lab")
@@ -52,7 +53,7 @@ def build() -> click.Group:
         context_settings={
             "help_option_names": ["-h", "--help"],
             "max_content_width": 100,
-            "obj": {"load_reward_model": load_reward_model},
+            "obj": {"load_reward_model": load_reward_model, "serving": serving},
         }
     )
     @click.version_option(version=descant_version())
@@ -64,6 +65,10 @@ def build() -> click.Group:
         commands = importlib.import_module(f"{floor}.commands")
         for command in commands.COMMANDS:
             descant.add_command(command)
+        for name, command in getattr(commands, "JOINING", {}).items():
+            group = descant.commands[name]
+            assert isinstance(group, click.Group)
+            group.add_command(command)
     return descant
 
 
@@ -75,6 +80,14 @@ def load_reward_model(scorer: "ScorerSettings") -> "RewardModel":
     from lab.best_of_n import load_reward_model
 
     return load_reward_model(scorer)
+
+
+def serving() -> "Serving":
+    """What `run` and `judge` serve checkpoints by, for the same reason."""
+    from graphs.checkpoints import Serving
+    from train.serving import objective_of, serve_all
+
+    return Serving(objective_of, serve_all)
 
 
 def main() -> None:

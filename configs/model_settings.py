@@ -4,12 +4,13 @@ Settings hold no secrets: a key is named (`env:NAME`), never written.
 """
 
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from configs.base import Settings
+from configs.errors import DescantError
 
 SECRET_PARAMETER = re.compile(
     r"secret|passw|passphrase|credential|authorization|^key$|(?:api|access|private|session|auth)_?key$"
@@ -23,14 +24,34 @@ LOOKS_LIKE_A_KEY = re.compile(
 )
 """With a digit, as keys have them: `hf_hub_download_file` and `pk_customer_orders` are words of ordinary answers."""
 Role = Literal["user", "assistant", "perturbation", "judge"]
+KEY_FIELDS = ("api_key", "headers")
+ENDPOINT_FIELDS = ("model", "checkpoint", "api_base", *KEY_FIELDS, "params")
+
+
+class Endpoint(NamedTuple):
+    """Where a checkpoint that is being served answers."""
+
+    api_base: str
+    model: str
+    """The name that the server gives it, which tells its weights: the fit's name and the beginning of its id."""
+    api_key: str | None = None
+    """`env:NAME` where the server asks for a key."""
+
+    @property
+    def litellm_model(self) -> str:
+        return f"hosted_vllm/{self.model}"
+
+
+class NotServedError(DescantError):
+    """Raised here: settings name a checkpoint, and nobody serves it."""
 
 
 class RoleSettings(Settings):
     """One role's model. Null falls back on `models.default`.
 
-    A role that names its own `model` does not inherit `api_base`, `api_key`, `headers` and `params`:
-    they belong to the endpoint, and a key must not travel to another one. Nor does one that names only its own
-    `api_base` inherit `api_key` and `headers`.
+    A role that names its own `model` or `checkpoint` inherits neither of the two, nor `api_base`, `api_key`, `headers`
+    and `params`: they belong to the endpoint, and a key must not travel to another one. Nor does one that names only its
+    own `api_base` inherit `api_key` and `headers`.
     """
 
     model: str | None = None
@@ -100,6 +121,16 @@ class RoleSettings(Settings):
                 raise ValueError(f"params.{name} is refused, since params are stored: export it as LiteLLM's variable")
         return value
 
+    @model_validator(mode="after")
+    def _checkpoint_or_endpoint(self) -> Self:
+        if self.checkpoint is not None:
+            for name in ("model", "api_base", *KEY_FIELDS):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"checkpoint and {name} are both given: a checkpoint is served on this machine; drop one of the two"
+                    )
+        return self
+
 
 def _leaves_of(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Every key of nested mappings with its value, and every item of lists under their list's name."""
@@ -133,10 +164,6 @@ class ModelSettings(Settings):
         return self.model_dump(include={"model", "temperature", "top_p", "max_tokens", "system_role", "params"})
 
 
-KEY_FIELDS = ("api_key", "headers")
-ENDPOINT_FIELDS = ("api_base", *KEY_FIELDS, "params")
-
-
 class ModelsSettings(Settings):
     """The models by role."""
 
@@ -151,16 +178,61 @@ class ModelsSettings(Settings):
     judges: Annotated[tuple[RoleSettings, ...], Field(min_length=1)] = (RoleSettings(),)
     """Who verifies (the first) and compares (all)."""
 
+    _endpoints: dict[str, Endpoint] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _an_address_is_no_checkpoint_s(self) -> Self:
+        if self.default.checkpoint is not None:
+            named = {"user": self.user, "assistant": self.assistant, "perturbation": self.perturbation}
+            for name, own in [*named.items(), *((f"judges.{n}", judge) for n, judge in enumerate(self.judges))]:
+                if own.model is None and (own.api_base or own.api_key or own.headers):
+                    raise ValueError(
+                        f"{name} has an endpoint of its own and no model, and default names a checkpoint: name its model"
+                    )
+        return self
+
+    def served(self, endpoints: Mapping[str, Endpoint]) -> Self:
+        """The same models with the places where their checkpoints answer, which are never stored."""
+        found = self.model_copy()
+        found._endpoints = dict(endpoints)
+        return found
+
     def is_named(self, role: Role, index: int = 0) -> bool:
         """Whether the config says which model plays a role, itself or through `default`."""
-        own = self.judges[index] if role == "judge" else getattr(self, role)
-        return own.model is not None or self.default.model is not None
+        return any(
+            named is not None for own in (self._own(role, index), self.default) for named in (own.model, own.checkpoint)
+        )
+
+    def checkpoint_of(self, role: Role, index: int = 0) -> str | None:
+        """The checkpoint that plays a role, its own or the one of `default`; null where a model does."""
+        own = self._own(role, index)
+        return own.checkpoint if own.model or own.checkpoint else self.default.checkpoint
 
     def of(self, role: Role, index: int = 0) -> ModelSettings:
-        """The settings of a role, with what it leaves open taken from `default`; a model that nobody names is the rehearsal."""
-        own = self.judges[index] if role == "judge" else getattr(self, role)
+        """The settings of a role, with what it leaves open taken from `default`; a model that nobody names is the rehearsal.
+
+        Raises:
+            NotServedError: a checkpoint plays it, and nobody serves that one.
+        """
+        own = self._own(role, index)
         given = own.model_dump(exclude_none=True)
         inherited = self.default.model_dump(exclude_none=True)
-        kept_back = ENDPOINT_FIELDS if "model" in given else KEY_FIELDS if "api_base" in given else ()
+        kept_back = (
+            ENDPOINT_FIELDS if {"model", "checkpoint"} & given.keys() else KEY_FIELDS if "api_base" in given else ()
+        )
         inherited = {key: value for key, value in inherited.items() if key not in kept_back}
-        return ModelSettings(**({"model": "rehearsal/default"} | inherited | given))
+        found = {"model": "rehearsal/default"} | inherited | given
+        checkpoint = found.pop("checkpoint", None)
+        if checkpoint is not None:
+            if checkpoint not in self._endpoints:
+                raise NotServedError(
+                    f"nobody serves the checkpoint {checkpoint!r} of models.{role}: `descant run`, `descant judge` and "
+                    "`descant evaluate best-of-n` do; elsewhere start it with `descant serve` and name model and api_base"
+                )
+            endpoint = self._endpoints[checkpoint]
+            found |= {"model": endpoint.litellm_model, "api_base": endpoint.api_base, "api_key": endpoint.api_key}
+        return ModelSettings(**found)
+
+    def _own(self, role: Role, index: int) -> RoleSettings:
+        own: RoleSettings = self.judges[index] if role == "judge" else getattr(self, role)
+        return own

@@ -1,6 +1,7 @@
 """The verbs of this floor: `run`, `judge`. Parses, builds, calls one function, prints."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -37,6 +38,7 @@ def run(
     from configs.load import load
     from configs.settings import CampaignSettings
     from graphs.campaign import run_campaign
+    from graphs.checkpoints import with_checkpoints
     from graphs.progress import Silent, StderrProgress
     from graphs.report import report_lines
     from graphs.seeds import load_seeds
@@ -48,17 +50,21 @@ def run(
     for skipped in seeds.skipped:
         click.echo(f"skipped {skipped}", err=True)
     progress = Silent() if quiet else StderrProgress(settings.name)
-    scorer = None
-    if settings.scorer is not None:
-        load_reward_model = click.get_current_context().ensure_object(dict)["load_reward_model"]
-        scorer = load_reward_model(settings.scorer)
-    report = run_campaign(settings, seeds.seeds, Path(db), progress=progress, scorer=scorer)
+    floors = click.get_current_context().ensure_object(dict)
+    scorer = floors["load_reward_model"](settings.scorer) if settings.scorer is not None else None
+    with with_checkpoints(settings, floors["serving"], say=_sayer(quiet)) as settings:
+        report = run_campaign(settings, seeds.seeds, Path(db), progress=progress, scorer=scorer)
     if as_json:
         click.echo(json.dumps(report._asdict() | {"skipped_seeds": len(seeds.skipped)}, indent=2))
     else:
         click.echo("\n".join(report_lines(report, database=db, skipped=len(seeds.skipped))))
     if report.stop_reason is not None:
         raise click.exceptions.Exit(1)
+
+
+def _sayer(quiet: bool) -> Callable[[str], None]:
+    """Lines on stderr, or nothing."""
+    return (lambda _: None) if quiet else (lambda line: click.echo(line, err=True))
 
 
 @click.command()
@@ -92,22 +98,25 @@ def judge(
     """
     from configs.judge_settings import JudgeSettings
     from configs.load import load
+    from graphs.checkpoints import with_judges
     from graphs.judging import run_judging
     from graphs.progress import Silent, StderrProgress
     from graphs.report import judging_lines
     from store.agreement import agreement_of
 
     settings = load(config, JudgeSettings, overrides=overrides, folder="judge")
-    report = run_judging(
-        settings,
-        Path(db),
-        campaign=campaign,
-        method=method,
-        split=split,
-        limit=limit,
-        relabel=relabel,
-        progress=Silent() if quiet else StderrProgress(settings.name),
-    )
+    serving = click.get_current_context().ensure_object(dict)["serving"]
+    with with_judges(settings, serving, say=_sayer(quiet)) as settings:
+        report = run_judging(
+            settings,
+            Path(db),
+            campaign=campaign,
+            method=method,
+            split=split,
+            limit=limit,
+            relabel=relabel,
+            progress=Silent() if quiet else StderrProgress(settings.name),
+        )
     figures = agreement_of(db, settings.name) if report.verdicts > report.open + report.failed else None
     if as_json:
         found = None if figures is None else figures.to_json()

@@ -80,6 +80,7 @@ def best_of_n(
     extra += [f"seeds.limit={limit}"] if limit else []
     settings = load(config, CampaignSettings, overrides=[*overrides, *extra])
     require_extra()
+    from graphs.checkpoints import with_checkpoints
     from graphs.progress import Progress, Silent, StderrProgress
     from graphs.seeds import load_seeds
     from lab.best_of_n import evaluate_best_of_n
@@ -91,9 +92,13 @@ def best_of_n(
     seeds = load_seeds(settings, skip_bad=skip_bad)
     for skipped in seeds.skipped:
         click.echo(f"skipped {skipped}", err=True)
-    found = evaluate_best_of_n(
-        settings, seeds.seeds, (models[0], models[1]), Path(db), candidates=numbers, progress=progress
-    )
+    serving = click.get_current_context().ensure_object(dict)["serving"]
+    with with_checkpoints(
+        settings, serving, say=lambda line: None if quiet else click.echo(line, err=True), judged=True
+    ) as settings:
+        found = evaluate_best_of_n(
+            settings, seeds.seeds, (models[0], models[1]), Path(db), candidates=numbers, progress=progress
+        )
     if plots:
         plot_win_rates(found, *map(Path, plots))
     click.echo(found.to_json() if as_json else found.to_table())

@@ -1,8 +1,9 @@
-"""The verbs of this floor: `fit`, `score`, `evaluate`. Parses, builds, calls one function, prints."""
+"""The verbs of this floor: `fit`, `score`, `evaluate`, `serve DIR`. Parses, builds, calls one function, prints."""
 
+import contextlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -306,4 +307,45 @@ _benchmark_command(
     "of texts), `num_correct`, `total_completions` and `subset`.",
 )
 
+
+@click.command("DIR", short_help="A checkpoint of ours, by vLLM's own server.")
+@click.argument("folder", metavar="", required=False)
+@click.argument("flags", metavar="[-- VLLM_FLAGS...]", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--task",
+    type=click.Choice(["chat", "reward"]),
+    default="chat",
+    show_default=True,
+    help="Whether it answers or gives rewards.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--log", metavar="FILE", help="What vLLM prints.  [default: a temporary file, kept when the server dies]")
+def serve_checkpoint(
+    folder: str | None, flags: tuple[str, ...], task: str, host: str, port: int, log: str | None
+) -> None:
+    """Serve a checkpoint with vLLM until Ctrl-C, and print the settings by which a campaign reaches it.
+
+    DIR is a fit's folder (fits/NAME), its model folder, or any Hugging Face folder. What stands behind `--` goes to vLLM
+    as it is.
+    """
+    if folder is None:
+        raise click.UsageError("DIR stands for a folder: name a fit's (fits/NAME) or a Hugging Face folder")
+    from train.serving import new_log, read_checkpoint, served, settings_to_paste, watch
+
+    as_task: Literal["chat", "reward"] = "reward" if task == "reward" else "chat"
+    checkpoint = read_checkpoint(folder, task=as_task)
+    place = Path(log) if log else new_log()
+    click.echo(f"starting vLLM for {folder}; its log is {place}", err=True)
+    with served(folder, task=as_task, host=host, port=port, log=place, flags=flags) as endpoint:
+        click.echo(settings_to_paste(checkpoint, endpoint, as_task))
+        click.echo("serving; Ctrl-C ends it", err=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            watch(endpoint, place)
+    if not log:
+        place.unlink(missing_ok=True)
+
+
 COMMANDS = [fit, score, evaluate]
+JOINING = {"serve": serve_checkpoint}
+"""Verbs that join a group of another floor."""

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.tiny_vllm import Server, make_tiny_causal_lm, serve
+from benchmarks.tiny_vllm import make_tiny_causal_lm, serve
+from configs.model_settings import Endpoint
 
 
 @pytest.fixture(scope="session")
-def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """A tiny Gemma-2 behind vLLM's OpenAI server: `.api_base` and `.model`."""
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vLLM is not installed: `make test` installs it")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.tiny_vllm import Server
 from configs.load import validate
+from configs.model_settings import Endpoint
 from configs.settings import CampaignSettings
 from graphs.campaign import run_campaign
 from graphs.seeds import load_seeds
@@ -19,7 +19,7 @@ MAX_TOKENS = 16
 
 
 @pytest.fixture(scope="module")
-def corpus(vllm_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus(vllm_server: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("campaign")
     seeds = folder / "seeds.jsonl"
     rows = [

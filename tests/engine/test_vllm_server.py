@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.tiny_vllm import Server
+from configs.model_settings import Endpoint
 
 pytestmark = pytest.mark.engine
 
 MESSAGES = [{"role": "user", "content": "What does the harbour of Velmora sell?"}]
 
 
-def complete(server: Server, **body: Any) -> Any:
+def complete(server: Endpoint, **body: Any) -> Any:
     request = urllib.request.Request(
         f"{server.api_base}/chat/completions",
         data=json.dumps({"model": server.model, "messages": MESSAGES, **body}).encode(),
@@ -25,7 +25,7 @@ def complete(server: Server, **body: Any) -> Any:
         return json.load(response)
 
 
-def test_a_chat_completion_runs_to_its_token_limit_and_counts_its_usage(vllm_server: Server) -> None:
+def test_a_chat_completion_runs_to_its_token_limit_and_counts_its_usage(vllm_server: Endpoint) -> None:
     answer = complete(vllm_server, max_tokens=32)
     usage = answer["usage"]
     assert answer["choices"][0]["finish_reason"] == "length"
@@ -34,14 +34,14 @@ def test_a_chat_completion_runs_to_its_token_limit_and_counts_its_usage(vllm_ser
     assert usage["total_tokens"] == usage["prompt_tokens"] + 32
 
 
-def test_a_system_role_is_refused_as_gemma_refuses_it(vllm_server: Server) -> None:
+def test_a_system_role_is_refused_as_gemma_refuses_it(vllm_server: Endpoint) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         complete(vllm_server, messages=[{"role": "system", "content": "Be brief."}, *MESSAGES], max_tokens=4)
     assert refused.value.code == 400
     assert "System role not supported" in refused.value.read().decode()
 
 
-def test_litellm_reaches_it_by_the_model_string_alone_with_many_seeded_calls_at_once(vllm_server: Server) -> None:
+def test_litellm_reaches_it_by_the_model_string_alone_with_many_seeded_calls_at_once(vllm_server: Endpoint) -> None:
     import litellm
 
     async def ask(seed: int) -> Any:
