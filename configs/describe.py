@@ -10,6 +10,7 @@ from configs.benchmark_settings import BenchmarkSettings
 from configs.fit_settings import RewardFitSettings
 from configs.judge_settings import JudgeSettings
 from configs.lab_settings import MusicLabSettings
+from configs.language_settings import AskFitSettings, DpoFitSettings, SftFitSettings
 from configs.load import models_in, presets
 from configs.settings import CampaignSettings
 
@@ -18,6 +19,9 @@ PAGES: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("Judging: `descant judge CONFIG`", "judge", JudgeSettings),
     ("Benchmarks of assistants: `descant evaluate mtbench CONFIG`", "benchmark", BenchmarkSettings),
     ("Reward models: `descant fit reward CONFIG`", "fit", RewardFitSettings),
+    ("Models of the user: `descant fit ask CONFIG`", "fit", AskFitSettings),
+    ("Models of the assistant: `descant fit sft CONFIG`", "fit", SftFitSettings),
+    ("Preference optimisation: `descant fit dpo CONFIG`", "fit", DpoFitSettings),
     ("Labs: `descant lab music`", "lab", MusicLabSettings),
 )
 

@@ -55,63 +55,43 @@ class PairSettings(Settings):
     """At most this many training pairs, drawn by chance from `random_seed`; null takes all. Other splits stay whole."""
 
 
-class RewardFitSettings(Settings):
-    """A reward model trained on whole conversations with the Bradley-Terry loss."""
+class FitSettings(Settings):
+    """What every training of weights has in common; the figures that a paper states stand in the objectives' own settings."""
 
-    name: str = "reward"
+    name: str
     """What people call the run; part of its identity."""
-    objective: Literal["reward"] = "reward"
-    """What is learned."""
-    model: str = "google/gemma-2-9b-it"
-    """Where the weights start: a Hugging Face id or a folder (MUSIC: Gemma-2-9B-Instruct), or `tiny` for random weights of the shape under `tiny`."""
+    model: str
+    """Where the weights start: a Hugging Face id or a folder, or `tiny` for random weights of the shape under `tiny`."""
     tiny: TinySettings = TinySettings()
     """Read only with `model: tiny`."""
-    data: PairSettings = PairSettings()
-    """What is learned from, where `arms` names nothing."""
-    sets: dict[str, PairSettings] = Field(default={})
-    """Sets of pairs by name, from which `arms` are put together."""
-    arms: dict[str, tuple[str, ...]] = Field(default={})
-    """Trainings to compare: which sets each learns from, as a plain union (MUSIC). Each is a fit of its own in `out`/ARM."""
-    max_length: Annotated[int, Field(strict=True, ge=8)] = 2048
-    """Tokens of a conversation (MUSIC); a pair with a longer side is dropped and counted, never truncated."""
-    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-6
-    """At its peak (MUSIC)."""
-    warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.03
-    """Share of the steps over which the learning rate rises from 0 (ours)."""
+    max_length: Annotated[int, Field(strict=True, ge=8)]
+    """Tokens of a conversation; what is longer is dropped and counted, never truncated."""
+    learning_rate: Annotated[float, Field(gt=0.0)]
+    """At its peak."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate goes on after the warm-up; cosine and linear end at 0 (ours)."""
-    batch_size: Annotated[int, Field(strict=True, ge=1)] = 64
-    """Pairs a step (MUSIC)."""
+    """How the learning rate goes on after the warm-up; cosine and linear end at 0 (Parrot: cosine; for MUSIC ours)."""
+    batch_size: Annotated[int, Field(strict=True, ge=1)]
+    """Pairs or conversations a step."""
     accumulate: Annotated[int, Field(strict=True, ge=1)] = 1
     """In how many slices a step's batch goes through the model, to save memory; the gradient is the whole batch's (ours)."""
     steps: Annotated[int, Field(strict=True, ge=1)] | None = None
-    """Optimiser steps (MUSIC: 2,500). Null with `epochs` null means 2,500."""
+    """Optimiser steps."""
     epochs: Annotated[float, Field(gt=0.0)] | None = None
-    """Passes over the training pairs, instead of `steps`."""
+    """Passes over the training data, instead of `steps`."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     """AdamW's, on matrices only (ours)."""
     gradient_clip: Annotated[float, Field(gt=0.0)] = 1.0
     """Largest norm of a step's gradient (ours)."""
     random_seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
-    """Of the first weights and the order of the pairs."""
+    """Of the first weights and the order of the data."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Weights are fp32 always; bf16 makes the matrix products in bf16 (autocast on a GPU, torch's matmul precision on a CPU that has it) (ours)."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass instead of keeping them (ours)."""
-    read_at: Literal["end", "every_answer"] = "end"
-    """Where the reward is compared: at the conversation's last token (MUSIC), or at the end of every answer from the first that differs on, each a pair of prefixes (ours)."""
-    margin: bool = False
-    """Ask chosen to win by the pair's margin, where it has one (MUSIC: none)."""
-    centering: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of the squared sum of a pair's rewards, which keeps rewards around 0 (MUSIC: none)."""
-    order: Literal["shuffled", "short_first"] = "shuffled"
-    """`shuffled` batches of like length; `short_first` begins with the conversations of fewest turns and adds the longer ones, a curriculum (ours)."""
-    short_first_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    """With `short_first`: after this share of the steps all pairs are in (ours)."""
     evaluate_every: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Steps between measurements on the validation split; null measures once, at the end (ours)."""
     evaluate_limit: Annotated[int, Field(strict=True, ge=1)] = 500
-    """Validation pairs at most, from the front (ours)."""
+    """Validation pairs or conversations at most, from the front (ours)."""
     checkpoint_every: Annotated[int, Field(strict=True, ge=1)] = 500
     """Steps between checkpoints; the last step always makes one (ours)."""
     keep: Annotated[int, Field(strict=True, ge=1)] = 2
@@ -122,23 +102,9 @@ class RewardFitSettings(Settings):
     """`auto` takes a GPU where there is one."""
 
     @model_validator(mode="after")
-    def _one_length(self) -> "RewardFitSettings":
+    def _one_length(self) -> "FitSettings":
         if self.steps is not None and self.epochs is not None:
             raise ValueError("steps and epochs are both given: drop one of the two")
-        return self
-
-    @model_validator(mode="after")
-    def _arms_of_known_sets(self) -> "RewardFitSettings":
-        for arm, names in self.arms.items():
-            unknown = [name for name in names if name not in self.sets]
-            if unknown or not names:
-                known = ", ".join(self.sets) or "none is named"
-                problem = f"no set is called {unknown[0]!r}" if unknown else "it names no set"
-                raise ValueError(f"arms.{arm}: {problem}; the sets are: {known}")
-        if self.arms and self.epochs is not None:
-            raise ValueError("arms are compared at equal steps, and epochs differ with their sizes: give steps")
-        if self.sets and not self.arms:
-            raise ValueError("sets are there for arms: name at least one arm, or use `data`")
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -158,6 +124,59 @@ class RewardFitSettings(Settings):
         if self.model != "tiny":
             unseen.add("tiny")
         return self.model_dump(mode="json", exclude=unseen)
+
+
+class RewardFitSettings(FitSettings):
+    """A reward model trained on whole conversations with the Bradley-Terry loss."""
+
+    name: str = "reward"
+    """What people call the run; part of its identity."""
+    objective: Literal["reward"] = "reward"
+    """What is learned."""
+    model: str = "google/gemma-2-9b-it"
+    """Where the weights start: a Hugging Face id or a folder (MUSIC: Gemma-2-9B-Instruct), or `tiny` for random weights of the shape under `tiny`."""
+    data: PairSettings = PairSettings()
+    """What is learned from, where `arms` names nothing."""
+    sets: dict[str, PairSettings] = Field(default={})
+    """Sets of pairs by name, from which `arms` are put together."""
+    arms: dict[str, tuple[str, ...]] = Field(default={})
+    """Trainings to compare: which sets each learns from, as a plain union (MUSIC). Each is a fit of its own in `out`/ARM."""
+    max_length: Annotated[int, Field(strict=True, ge=8)] = 2048
+    """Tokens of a conversation (MUSIC); a pair with a longer side is dropped and counted, never truncated."""
+    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-6
+    """At its peak (MUSIC)."""
+    warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.03
+    """Share of the steps over which the learning rate rises from 0 (ours)."""
+    batch_size: Annotated[int, Field(strict=True, ge=1)] = 64
+    """Pairs a step (MUSIC)."""
+    steps: Annotated[int, Field(strict=True, ge=1)] | None = None
+    """Optimiser steps (MUSIC: 2,500). Null with `epochs` null means 2,500."""
+    epochs: Annotated[float, Field(gt=0.0)] | None = None
+    """Passes over the training pairs, instead of `steps`."""
+    read_at: Literal["end", "every_answer"] = "end"
+    """Where the reward is compared: at the conversation's last token (MUSIC), or at the end of every answer from the first that differs on, each a pair of prefixes (ours)."""
+    margin: bool = False
+    """Ask chosen to win by the pair's margin, where it has one (MUSIC: none)."""
+    centering: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the squared sum of a pair's rewards, which keeps rewards around 0 (MUSIC: none)."""
+    order: Literal["shuffled", "short_first"] = "shuffled"
+    """`shuffled` batches of like length; `short_first` begins with the conversations of fewest turns and adds the longer ones, a curriculum (ours)."""
+    short_first_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """With `short_first`: after this share of the steps all pairs are in (ours)."""
+
+    @model_validator(mode="after")
+    def _arms_of_known_sets(self) -> "RewardFitSettings":
+        for arm, names in self.arms.items():
+            unknown = [name for name in names if name not in self.sets]
+            if unknown or not names:
+                known = ", ".join(self.sets) or "none is named"
+                problem = f"no set is called {unknown[0]!r}" if unknown else "it names no set"
+                raise ValueError(f"arms.{arm}: {problem}; the sets are: {known}")
+        if self.arms and self.epochs is not None:
+            raise ValueError("arms are compared at equal steps, and epochs differ with their sizes: give steps")
+        if self.sets and not self.arms:
+            raise ValueError("sets are there for arms: name at least one arm, or use `data`")
+        return self
 
 
 class SftSettings(Settings):

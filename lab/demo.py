@@ -29,11 +29,12 @@ from store.queries import preference_pairs
 from store.records import Message, PreferencePair
 from store.transcript import show
 from train.evaluate import Evaluation, evaluate_pairs
+from train.loop import Progress
 from train.plot import plot_evaluation
 from train.progress import StderrProgress as FitProgress
 from train.reward import FitResult, fit_reward
 from train.score import keep_metrics, load_scorer
-from train.sft import SftProgress, fit_sft
+from train.sft import fit_sft
 
 REHEARSAL_NOTE = (
     "The backend was the rehearsal: a rule-based stand-in for a language model in a small closed world. "
@@ -131,7 +132,7 @@ def _learn_to_answer(pairs: list[PreferencePair], out: Path, steps: int | None) 
     """A language model of the chosen conversations of the train split: a reward model starts from one that can read."""
     settings = SftSettings(name="demo", tiny=TinySettings(layers=4), steps=steps or LANGUAGE_STEPS, out=str(out))
 
-    def say(progress: SftProgress) -> None:
+    def say(progress: Progress) -> None:
         if progress.step % 50 == 0:
             print(
                 f"fit demo: learns to answer, step {progress.step} of {progress.steps}  loss {progress.loss:.3f}",

@@ -45,24 +45,15 @@ def read_seeds(settings: SeedSettings, *, skip_bad: bool = False) -> SeedFile:
     """
     if settings.format == "rehearsal" or settings.path is None:
         raise StoreError("rehearsal seeds are generated, not read: name a file with seeds.path or --seeds")
-    path = Path(settings.path)
     seeds: list[Seed] = []
     skipped: list[str] = []
     seen: Counter[str] = Counter()
-    shape = settings.format
-    for place, raw in _rows(settings.path):
-        if settings.limit is not None and len(seeds) >= settings.limit:
-            break
+    name = source_name(settings.path)
+    for place, row, shape, whole in conversations(settings.path, settings.format, skipped if skip_bad else None):
         try:
-            row = raw if isinstance(raw, dict) else row_of(raw)
-            if shape == "auto":
-                shape = _shape_of(row)
-            messages = cut_of(SHAPES[shape].messages(row), settings.cut)
+            messages = cut_of(whole, settings.cut)
         except RowError as error:
-            problem = f"{place}: {error}"
-            if not skip_bad:
-                raise StoreError(f"{problem}; mend the line, or skip such lines with --skip-bad") from None
-            skipped.append(problem)
+            _refuse(place, error, skipped if skip_bad else None)
             continue
         text = content_hash(list(messages))
         if settings.distinct and seen[text]:
@@ -70,21 +61,68 @@ def read_seeds(settings: SeedSettings, *, skip_bad: bool = False) -> SeedFile:
         seeds.append(
             Seed(
                 seed_id=seed_id(messages, seen[text]),
-                source=path.name if path.exists() else settings.path,
+                source=name,
                 messages=messages,
-                metadata=SHAPES[shape].metadata(row),
+                metadata=shape.metadata(row),
                 split=split_of(messages),
             )
         )
         seen[text] += 1
+        if len(seeds) == settings.limit:  # asked here, so that no row is read in vain
+            break
     if not seeds:
         why = (
             f"none of its {len(skipped)} rows could be read, the first because: {skipped[0]}"
             if skipped
             else "it is empty"
         )
-        raise StoreError(f"{str(path)!r} holds no seeds: {why}")
+        raise StoreError(f"{settings.path!r} holds no seeds: {why}")
     return SeedFile(seeds, skipped)
+
+
+class Conversation(NamedTuple):
+    """A row that is a conversation, whole."""
+
+    place: str
+    """FILE:NUMBER, for people."""
+    row: dict[str, Any]
+    shape: "Shape"
+    messages: tuple[Message, ...]
+
+
+def conversations(source: str, format: str = "auto", skipped: list[str] | None = None) -> Iterator[Conversation]:
+    """The conversations of a file or a dataset, in its order and as a stream.
+
+    Args:
+        format: a key of SHAPES, or `auto`: what the first row is.
+        skipped: where a line goes for each row that is no conversation; without it such a row is an error.
+
+    Raises:
+        StoreError: the file is missing or unreadable, or one of its rows is broken.
+    """
+    shape = format
+    for place, raw in _rows(source):
+        try:
+            row = raw if isinstance(raw, dict) else row_of(raw)
+            if shape == "auto":
+                shape = _shape_of(row)
+            messages = SHAPES[shape].messages(row)
+        except RowError as error:
+            _refuse(place, error, skipped)
+            continue
+        yield Conversation(place, row, SHAPES[shape], messages)
+
+
+def _refuse(place: str, error: RowError, skipped: list[str] | None) -> None:
+    problem = f"{place}: {error}"
+    if skipped is None:
+        raise StoreError(f"{problem}; mend the line, or skip such lines with --skip-bad") from None
+    skipped.append(problem)
+
+
+def source_name(source: str) -> str:
+    """What a source is called where it is written down: a file by its name, a dataset by its id."""
+    return Path(source).name if Path(source).exists() else source
 
 
 def _rows(source: str) -> Iterator[tuple[str, bytes | dict[str, Any]]]:
@@ -272,6 +310,21 @@ def _from_skywork(row: dict[str, Any]) -> tuple[Message, ...]:
     return conversation_of_list(_at(row, "chosen"), "chosen")
 
 
+def _from_ultrachat(row: dict[str, Any]) -> tuple[Message, ...]:
+    """The original's list of texts, the user's first, or the 200k set's messages."""
+    if "data" not in row:
+        return conversation_of_list(_at(row, "messages"), "messages")
+    texts = [_text(text, f"data[{place}]") for place, text in enumerate(_list_at(row["data"], "data"))]
+    return conversation(iter([("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]))
+
+
+def _is_ultrachat(row: dict[str, Any]) -> bool:
+    data = row.get("data")
+    if isinstance(data, list):
+        return bool(data) and isinstance(data[0], str)
+    return isinstance(row.get("messages"), list) and {"prompt", "prompt_id"} <= row.keys()
+
+
 SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant"}
 
 
@@ -314,6 +367,7 @@ def _is_ultrafeedback(row: dict[str, Any]) -> bool:
 
 SHAPES: dict[str, Shape] = {
     "ultrafeedback": Shape("chosen", _from_skywork, texts=("prompt",), fits=_is_ultrafeedback),
+    "ultrachat": Shape("data", _from_ultrachat, texts=("prompt",), fits=_is_ultrachat),
     "messages": Shape("messages", _from_messages),
     "mtbench": Shape("turns", _from_mtbench, ("turns", "reference")),
     "mtbench101": Shape("history", _from_mtbench101),

@@ -3,7 +3,8 @@
     OUT/run.json                      which fit this is; a folder holds one
     OUT/data_card.json                what it learned from
     OUT/metrics.jsonl                 a line a step
-    OUT/checkpoints/step-00000200/    a plain Hugging Face folder, and training/ beside the weights: optimiser, chance, manifest
+    OUT/checkpoints/step-00000200/    a plain Hugging Face folder (of adapters, where only they are trained), and training/
+                                      beside the weights: optimiser, chance, manifest
     OUT/model/                        the finished model, a plain Hugging Face folder
     OUT/result.json                   written last: the fit is done
 
@@ -143,7 +144,7 @@ def newest_checkpoint(out: Path) -> Path | None:
 def restore(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
     """Put a checkpoint's optimiser and chance back (the model was loaded from the folder); gives its step."""
     state = load_file(folder / STATE / "state.safetensors")
-    for name, parameter in model.named_parameters():
+    for name, parameter in _trained(model):
         # Copied into fresh memory: a mapped file's alignment could change the last bit of a sum.
         optimizer.state[parameter] = {
             "step": torch.empty((), dtype=torch.float32, device=parameter.device).copy_(state[f"{name}.step"]),
@@ -223,9 +224,14 @@ def _is_whole(folder: Path) -> bool:
 def _optimizer_state(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": value.detach().contiguous()
-        for name, parameter in model.named_parameters()
+        for name, parameter in _trained(model)
         for key, value in optimizer.state[parameter].items()
     }
+
+
+def _trained(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """The weights that the optimiser has a state of, by name."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
 def _chance_state() -> dict[str, Tensor]:

@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 if TYPE_CHECKING:
+    from train.language import LanguageFitResult
     from train.reward import FitResult
     from train.rewardbench import Name
 
@@ -65,15 +67,66 @@ def fit_reward_command(
         click.echo("\n".join(_fit_lines(name, result)))
 
 
+def _language_command(objective: str, summary: str) -> None:
+    """Adds `fit OBJECTIVE`."""
+
+    @fit.command(objective, help=summary, short_help=summary.partition("\n")[0])
+    @click.argument("config")
+    @click.option(
+        "--db",
+        metavar="FILE",
+        help="The corpus: read from unless --data or the config's data.path says otherwise, and the fit is kept there.",
+    )
+    @click.option(
+        "--data", metavar="FILE", help="Learn from this file or Hugging Face dataset: the config's data.path."
+    )
+    @click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. --set epochs=1."
+    )
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+    @click.option("--quiet", is_flag=True, help="No progress on stderr.")
+    def command(
+        config: str, db: str | None, data: str | None, overrides: tuple[str, ...], as_json: bool, quiet: bool
+    ) -> None:
+        from configs.language_settings import AskFitSettings, SftFitSettings
+        from configs.load import load
+        from train.errors import require_extra
+
+        kinds: dict[str, type[AskFitSettings | SftFitSettings]] = {
+            "ask": AskFitSettings,
+            "sft": SftFitSettings,
+        }
+        settings = load(config, kinds[objective], overrides=overrides, folder="fit")
+        path = data or settings.data.path or db or "corpus.duckdb"
+        settings = settings.model_copy(update={"data": settings.data.model_copy(update={"path": path})})
+        require_extra()
+        from train.language import fit_language
+        from train.progress import StderrProgress
+
+        with StderrProgress(settings.name) as shown:
+            progress, corpus = None if quiet else shown, Path(db) if db else None
+            result = fit_language(settings, progress=progress, corpus=corpus)
+        if as_json:
+            click.echo(json.dumps(result._asdict() | {"model_dir": str(result.model_dir)}, indent=1))
+        else:
+            click.echo("\n".join(_language_lines(settings.name, result)))
+
+
+_language_command(
+    "ask",
+    "Train a model of the user: the loss is on the user's turns alone.\n\nCONFIG is a YAML file or the name of a preset. The "
+    "finished model's chat template opens the user's turn, so a plain chat request plays the user.",
+)
+_language_command(
+    "sft",
+    "Train an assistant on conversations: the loss is on the answers.\n\nCONFIG is a YAML file or the name of a preset.",
+)
+
+
 def _fit_lines(name: str, result: "FitResult") -> list[str]:
     """What a finished fit tells."""
     counts = result.data_card["splits"]["train"]
-    done = f"done already ({result.fit_id}): {result.steps} steps, nothing was trained."
-    lines = [
-        f"{name} is {done}"
-        if result.already_done
-        else f"{name} ({result.fit_id}): {result.steps} steps in {result.seconds:.0f} s."
-    ]
+    lines = [_done_line(name, result)]
     sets = ", ".join(f"{set_name} {n}" for set_name, n in result.data_card["sets"].items())
     lines += [f"Sets: {sets}"] if sets else []
     lines += [
@@ -84,6 +137,38 @@ def _fit_lines(name: str, result: "FitResult") -> list[str]:
         n = result.data_card["splits"]["validation"]["kept"]
         lines.append(f"Validation accuracy: {result.validation_accuracy:.3f} on {n} pairs.")
     return [*lines, f"Model: {result.model_dir}"]
+
+
+def _language_lines(name: str, result: "LanguageFitResult") -> list[str]:
+    """What a finished fit of a language model tells."""
+    counts, card = result.data_card["splits"]["train"], result.data_card
+    lines = [_done_line(name, result)]
+    why = {
+        "longer than max_length": counts["too_long"],
+        "no turn to learn": counts["nothing_to_learn"],
+        "the template's own marks in a text": counts["imitates_marks"],
+    }
+    dropped = ", ".join(f"{n} {reason}" for reason, n in why.items() if n)
+    lines.append(
+        f"Train conversations: {counts['kept']} kept, {counts['dropped']} dropped"
+        + (f" ({dropped})" if dropped else "")
+        + f"; loss on {counts['targets']} of {counts['tokens']} tokens."
+    )
+    rows = ", ".join(f"{card[key]} {key}" for key in ("skipped", "repeated") if card[key])
+    lines += [f"Left out before: {rows}."] if rows else []
+    if result.validation_loss is not None:
+        n = card["splits"]["validation"]["kept"]
+        lines.append(
+            f"Validation loss: {result.validation_loss:.3f} a token (perplexity {math.exp(result.validation_loss):.1f}) "
+            f"on {n} conversations."
+        )
+    return [*lines, f"Model: {result.model_dir}"]
+
+
+def _done_line(name: str, result: "FitResult | LanguageFitResult") -> str:
+    if result.already_done:
+        return f"{name} is done already ({result.fit_id}): {result.steps} steps, nothing was trained."
+    return f"{name} ({result.fit_id}): {result.steps} steps in {result.seconds:.0f} s."
 
 
 @click.command()

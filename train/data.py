@@ -1,10 +1,9 @@
-"""Preference pairs as token ids, in batches that waste little, with a card that says what was kept and dropped.
+"""Preference pairs as token ids, with a card that says what was kept and dropped.
 
 A pair with a side longer than `max_length` is dropped and counted, never truncated: a cut would take away the very
 turns that differ. Splits come with the pairs. Knows nothing of models or losses.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +11,10 @@ from typing import Any, NamedTuple
 
 from configs.fit_settings import PairSettings
 from store import hub
-from store.identity import chance, content_hash
+from store.identity import content_hash
 from store.records import Message, PreferencePair
 from train.errors import TrainError
 from train.tokenizer import answer_ends, encode, fold_system
-
-WINDOW = 32  # batches that are sorted by length together: enough to waste little, few enough to keep lengths mixed
 
 
 class EncodedPair(NamedTuple):
@@ -33,6 +30,10 @@ class EncodedPair(NamedTuple):
     @property
     def tokens(self) -> int:
         return max(len(self.chosen), len(self.rejected))
+
+    @property
+    def size(self) -> int:
+        return 1
 
 
 class Encoded(NamedTuple):
@@ -239,44 +240,3 @@ def pairs_hash(pairs: Sequence[PreferencePair]) -> str:
 
 def characters(conversation: Sequence[Any]) -> int:
     return sum(len(message.content) for message in conversation)
-
-
-def plan_batches(
-    pairs: Sequence[EncodedPair],
-    *,
-    batch_size: int,
-    steps: int,
-    random_seed: int,
-    short_first_share: float | None = None,
-) -> list[list[int]]:
-    """Which pairs each step takes, as places in `pairs`: a function of its arguments alone, so that a resume finds its place.
-
-    Every pair comes once a pass. Batches hold pairs of like length, in an order that mixes lengths. With
-    `short_first_share`, the pool grows from the pairs of fewest turns to all of them over that share of the steps.
-    """
-    turns = sorted({pair.n_turns for pair in pairs})
-    plan: list[list[int]] = []
-    while len(plan) < steps:
-        most = turns[-1]
-        if short_first_share is not None:
-            stage = len(turns) * len(plan) // max(1, math.ceil(steps * short_first_share))
-            most = turns[min(stage, len(turns) - 1)]
-        pool = [place for place, pair in enumerate(pairs) if pair.n_turns <= most]
-        one_pass = _batches(pairs, pool, batch_size, content_hash(random_seed, len(plan)))
-        if short_first_share is not None and most != turns[-1]:  # no stage outlasts its share
-            one_pass = one_pass[: max(1, math.ceil(steps * short_first_share / len(turns)))]
-        plan += one_pass
-    return plan[:steps]
-
-
-def _batches(pairs: Sequence[EncodedPair], pool: Sequence[int], batch_size: int, salt: str) -> list[list[int]]:
-    """One pass over the pool."""
-    random = chance("batches", salt)
-    order = list(pool)
-    random.shuffle(order)
-    batches = []
-    for start in range(0, len(order), batch_size * WINDOW):
-        window = sorted(order[start : start + batch_size * WINDOW], key=lambda place: pairs[place].tokens)
-        batches += [window[at : at + batch_size] for at in range(0, len(window), batch_size)]
-    random.shuffle(batches)
-    return batches

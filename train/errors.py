@@ -16,14 +16,24 @@ class StoppedError(TrainError):
 
 
 class InterruptedFitError(TrainError):
-    """Raised by `fit_reward` on Ctrl-C: the message says where the fit will go on."""
+    """Raised by a fit on Ctrl-C: the message says where the fit will go on."""
 
     exit_code = 1
 
 
 def require_extra() -> None:
     """Raise a TrainError when the packages of the `train` extra are not installed."""
-    for package in ("numpy", "torch", "transformers", "tokenizers", "safetensors", "sklearn", "scipy", "matplotlib"):
+    for package in (
+        "numpy",
+        "torch",
+        "transformers",
+        "peft",
+        "tokenizers",
+        "safetensors",
+        "sklearn",
+        "scipy",
+        "matplotlib",
+    ):
         if find_spec(package) is None:
             raise TrainError(
                 f"{package} is not installed, which training and scoring need: pip install 'descant[train]'"

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -76,23 +77,35 @@ def load_model(source: str | Path, tokenizer: Any, *, random_seed: int = 0, need
         random_seed: of the head, where the model has none.
         needs_head: refuse a model without one, whose rewards would be noise.
     """
-    _quiet()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_seed)
-            model = AutoModelForSequenceClassification.from_pretrained(
-                str(source), num_labels=1, dtype=torch.float32, attn_implementation=ATTENTION
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise TrainError(f"no model in {str(source)!r}: {str(error).strip().splitlines()[0]}") from error
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random_seed)
+        model = pretrained(AutoModelForSequenceClassification, source, tokenizer, num_labels=1)
     if not (hasattr(model, "model") and hasattr(model, "score")):
         raise TrainError(f"{str(source)!r} is a {type(model).__name__}, whose layout is not known here: take a Gemma-2")
     if needs_head and not any("SequenceClassification" in name for name in model.config.architectures or ()):
         raise TrainError(
             f"{str(source)!r} is a language model without a reward head: train one with descant fit reward"
         )
-    model.config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = False
+    return model
+
+
+def pretrained(kind: Any, source: str | Path, tokenizer: Any, **options: Any) -> Any:
+    """A model in fp32 from a folder or Hugging Face id, as one of transformers' auto classes reads it.
+
+    Attention is `eager` where the model caps its attention logits, and always for a reward model.
+    """
+    _quiet()
+    try:
+        capped = kind is AutoModelForSequenceClassification or bool(
+            getattr(AutoConfig.from_pretrained(str(source)), "attn_logit_softcapping", None)
+        )
+        model = kind.from_pretrained(
+            str(source), dtype=torch.float32, attn_implementation=ATTENTION if capped else None, **options
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise TrainError(f"no model in {str(source)!r}: {str(error).strip().splitlines()[0]}") from error
+    model.config.pad_token_id = tokenizer.pad_token_id
     for parameter in model.parameters():  # out of the mapped file: its alignment could change the last bit of a sum
         parameter.data = parameter.data.clone()
     return model

@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from train.reward import Progress
+from train.loop import Progress
 
 LINE_EVERY_SECONDS = 10.0
 
 
 class StderrProgress:
-    """A callable for `fit_reward`; shows means over the latest steps."""
+    """What a fit calls after each step; shows means over the latest steps."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -50,9 +50,10 @@ class StderrProgress:
         self.seen += 1
         share = max(0.05, 1 / self.seen)  # a mean over about the last 20 steps
         self.loss += share * (progress.loss - self.loss)
-        self.accuracy += share * (progress.accuracy - self.accuracy)
+        self.accuracy += share * ((progress.accuracy or 0.0) - self.accuracy)
         self.tokens_per_second += share * (progress.tokens_per_second - self.tokens_per_second)
-        figures = f"loss {self.loss:.3f}  accuracy {self.accuracy:.3f}  {self.tokens_per_second / 1000:.1f}k tokens/s"
+        accuracy = "" if progress.accuracy is None else f"accuracy {self.accuracy:.3f}  "
+        figures = f"loss {self.loss:.3f}  {accuracy}{self.tokens_per_second / 1000:.1f}k tokens/s"
         if self.console.is_terminal:
             self.bar.update(self.task, completed=progress.step, total=progress.steps, figures=figures)
         elif time.monotonic() - self.last_line > LINE_EVERY_SECONDS or progress.step == progress.steps:

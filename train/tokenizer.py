@@ -69,13 +69,13 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, max_length: int) -
     )
 
 
-def load_tokenizer(model: str) -> Any:
-    """The tokenizer of a folder or Hugging Face id; a TrainError when it cannot be had or has no chat template."""
+def load_tokenizer(model: str, *, needs_template: bool = True) -> Any:
+    """The tokenizer of a folder or Hugging Face id; a TrainError when it cannot be had, or lacks the chat template it needs."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise TrainError(f"no tokenizer in {model!r}: {_first_line(error)}") from error
-    if not tokenizer.chat_template:
+    if needs_template and not tokenizer.chat_template:
         raise TrainError(
             f"the tokenizer of {model!r} has no chat template: take a chat model, such as google/gemma-2-9b-it"
         )

@@ -6,7 +6,8 @@ import sys
 
 from configs.fit_settings import RewardFitSettings
 from tests.train.conftest import _pairs
-from train.reward import Progress, fit_reward
+from train.loop import Progress
+from train.reward import fit_reward
 
 
 def main() -> None:

@@ -15,8 +15,9 @@ from store.records import PreferencePair
 from tests.train.conftest import MakePairs, MakeSettings
 from train.checkpoint import newest_checkpoint, open_run, read_metrics
 from train.errors import InterruptedFitError, TrainError
+from train.loop import Progress
 from train.progress import StderrProgress
-from train.reward import Progress, fit_reward
+from train.reward import fit_reward
 
 REPOSITORY = Path(__file__).parents[2]
 

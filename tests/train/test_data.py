@@ -14,7 +14,8 @@ from configs.fit_settings import PairSettings
 from store.database import StoreError
 from store.records import PreferencePair
 from tests.train.conftest import MakePairs, Talk
-from train.data import EncodedPair, data_card, encode_pairs, pairs_of, plan_batches, read_conversations, read_pairs
+from train.batches import plan_batches
+from train.data import EncodedPair, data_card, encode_pairs, pairs_of, read_conversations, read_pairs
 from train.errors import TrainError
 from train.tokenizer import train_tokenizer
 

@@ -11,7 +11,8 @@ from tests.train.conftest import MakePairs, MakeSettings, Talk
 from train.checkpoint import read_metrics
 from train.errors import StoppedError, TrainError
 from train.evaluate import evaluate_pairs
-from train.reward import Progress, curves, fit_reward
+from train.loop import Progress, curves
+from train.reward import fit_reward
 from train.score import load_scorer
 
 

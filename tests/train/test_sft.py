@@ -9,11 +9,14 @@ import torch
 from configs.fit_settings import RewardFitSettings, SftSettings, TinySettings
 from store.records import PreferencePair
 from tests.train.conftest import MakePairs, Talk
+from train.causal import target_losses
 from train.errors import TrainError
+from train.loop import Progress
+from train.masks import IGNORED, Reader
 from train.model import tiny_language_model
 from train.reward import fit_reward
-from train.sft import IGNORED, SftProgress, answer_targets, fit_sft, language_loss
-from train.tokenizer import encode, train_tokenizer
+from train.sft import fit_sft
+from train.tokenizer import train_tokenizer
 
 SHAPE = TinySettings(hidden_size=32, intermediate_size=64, layers=1, heads=2, kv_heads=1, vocab_size=400)
 
@@ -23,30 +26,22 @@ def settings(out: Path, **changes: object) -> SftSettings:
     return SftSettings.model_validate(given | changes)
 
 
-def test_only_the_answers_tokens_and_their_end_marks_are_targets(talk: Talk) -> None:
-    tokenizer = train_tokenizer(["Tea?", "Yes, tea.", "Rye?", "No."], vocab_size=400, max_length=128)
-    (ids,) = encode(tokenizer, [talk("Tea?", "Yes, tea.", "Rye?", "No.")])
-    targets = answer_targets(tokenizer, ids)
-    wanted = "".join(tokenizer.convert_ids_to_tokens([target for target in targets if target != IGNORED]))
-    assert wanted.replace("Ġ", "") == "Yes,tea.<end_of_turn>No.<end_of_turn>"
-
-
 def test_the_loss_is_the_mean_over_targets_of_what_stands_before_them(talk: Talk) -> None:
     tokenizer = train_tokenizer(["Tea?", "Yes."], vocab_size=400, max_length=128)
     model = tiny_language_model(SHAPE, tokenizer, max_length=128, random_seed=0)
-    (ids,) = encode(tokenizer, [talk("Tea?", "Yes.")])
-    targets = answer_targets(tokenizer, ids)
-    ids_BT, targets_BT = torch.tensor([ids]), torch.tensor([targets])
-    log_probability = torch.log_softmax(model(input_ids=ids_BT).logits[0].float(), dim=-1)
+    (read,) = Reader(tokenizer).read([talk("Tea?", "Yes.")])
+    targets = read.targets("assistant")
+    log_probability = torch.log_softmax(model(input_ids=torch.tensor([read.ids])).logits[0].float(), dim=-1)
     by_hand = [-log_probability[place - 1, token].item() for place, token in enumerate(targets) if token != IGNORED]
-    assert language_loss(model, ids_BT, targets_BT).item() == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-5)
+    losses = target_losses(model, torch.tensor([read.ids]), torch.tensor([targets]))
+    assert losses.tolist() == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_a_language_model_learns_its_answers_and_a_reward_model_starts_from_it(
     tmp_path: Path, make_pairs: MakePairs
 ) -> None:
     pairs: list[PreferencePair] = make_pairs(200)
-    seen: list[SftProgress] = []
+    seen: list[Progress] = []
     model = fit_sft(
         settings(tmp_path / "sft", steps=60, learning_rate=1e-2), [pair.chosen for pair in pairs], progress=seen.append
     )
