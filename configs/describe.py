@@ -36,7 +36,9 @@ def page() -> str:
     ]
     seen: set[type[BaseModel]] = set()  # what several pages hold stands on the first
     for title, folder, kind in PAGES:
-        parts += [f"## {title}", f"Presets: {', '.join(f'`{name}`' for name in presets(folder))}."]
+        objective = kind.model_fields["objective"].default if folder == "fit" else None
+        names = presets(folder, objective=objective)
+        parts += [f"## {title}", f"Presets: {', '.join(f'`{name}`' for name in names)}."]
         parts += _tables(kind, seen)
     return "\n\n".join(parts) + "\n"
 

@@ -76,9 +76,16 @@ def validate(data: dict[str, Any], kind: type[SettingsType], *, where: str) -> S
         raise ConfigError(f"{where}: {_explain(error, kind)}") from None
 
 
-def presets(folder: str = "") -> list[str]:
-    """Names of the presets that come with Descant."""
-    return sorted(_preset_files(folder))
+def presets(folder: str = "", *, objective: str | None = None) -> list[str]:
+    """Names of the presets that come with Descant; of trainings, those with this `objective`."""
+    found = _preset_files(folder)
+    if objective is None:
+        return sorted(found)
+    return sorted(
+        name
+        for name, file in found.items()
+        if _read_yaml(file.read_text("utf-8"), where=name).get("objective") == objective
+    )
 
 
 def _preset_files(folder: str) -> dict[str, Traversable]:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from configs.fit_settings import RewardFitSettings
+from configs.fit_settings import FitSettings, RewardFitSettings
+from configs.language_settings import AskFitSettings, DpoFitSettings, SftFitSettings
 from configs.load import ConfigError, load, presets
 from configs.settings import BernoulliSchedule, CampaignSettings, TurnRange
 
@@ -31,8 +32,10 @@ def test_every_campaign_preset_loads(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", presets("fit"))
-def test_every_fit_preset_loads(name: str) -> None:
-    assert load(name, RewardFitSettings, folder="fit").objective == "reward"
+def test_every_fit_preset_loads_as_what_it_trains(name: str) -> None:
+    kinds: list[type[FitSettings]] = [RewardFitSettings, AskFitSettings, SftFitSettings, DpoFitSettings]
+    (kind,) = (kind for kind in kinds if name in presets("fit", objective=kind.model_fields["objective"].default))
+    assert load(name, kind, folder="fit").name == name
 
 
 def test_settings_are_frozen(tmp_path: Path) -> None:

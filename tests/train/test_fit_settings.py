@@ -4,8 +4,11 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from configs.fit_settings import RewardFitSettings, TinySettings
+from configs.fit_settings import FitSettings, RewardFitSettings, TinySettings
+from configs.language_settings import AskFitSettings, DpoFitSettings, SftFitSettings
 from configs.load import _find, load, presets
+
+KINDS: list[type[FitSettings]] = [RewardFitSettings, AskFitSettings, SftFitSettings, DpoFitSettings]
 
 
 def test_the_gemma_preset_has_the_figures_of_the_paper() -> None:
@@ -19,12 +22,29 @@ def test_the_gemma_preset_has_the_figures_of_the_paper() -> None:
 
 @pytest.mark.parametrize("name", presets("fit"))
 def test_a_preset_names_only_what_differs_from_the_defaults(name: str) -> None:
-    defaults = RewardFitSettings().model_dump(mode="json")
     given = YAML(typ="safe", pure=True).load(_find(name, "fit"))
-    assert load(name, RewardFitSettings, folder="fit").name == name
-    if "arms" in given:
+    (kind,) = (kind for kind in KINDS if kind.model_fields["objective"].default == given["objective"])
+    defaults = kind.model_validate({}).model_dump(mode="json")
+    if "arms" in given or "variants" in given:
         return  # a recipe says the paper's figures beside their source, defaults or not
-    assert {key: value for key, value in given.items() if defaults[key] == value} == {}
+    same = {key for key, value in given.items() if defaults[key] == value}
+    assert same - {"name"} == {"objective"}
+
+
+@pytest.mark.parametrize("name", ["ask-parrot", "sft-parrot"])
+@pytest.mark.parametrize("variant", ["gemma", "tiny"])
+def test_parrots_recipes_load_with_each_variant(name: str, variant: str) -> None:
+    (kind,) = (kind for kind in KINDS if name in presets("fit", objective=kind.model_fields["objective"].default))
+    settings = load(name, kind, overrides=[f"variant={variant}"], folder="fit")
+    assert settings.chat_template is None  # type: ignore[attr-defined]
+
+
+def test_the_defaults_of_the_user_model_are_parrots() -> None:
+    settings = AskFitSettings()
+    assert (settings.learning_rate, settings.schedule, settings.warmup_epochs) == (3e-5, "cosine", 0.1)
+    assert (settings.batch_size, settings.max_length, settings.epochs) == (32, 4096, None)  # which means Parrot's 3
+    dpo = DpoFitSettings()
+    assert (dpo.learning_rate, dpo.batch_size, dpo.beta) == (1e-5, 32, 0.1)
 
 
 def test_where_a_fit_is_kept_does_not_make_it_another_one() -> None:
