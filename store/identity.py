@@ -82,6 +82,10 @@ def perturbation_id(dialogue_id: str, depth: int, kind: str) -> str:
     return "pert_" + content_hash(dialogue_id, depth, kind)
 
 
+def catch_id(dialogue_id: str, depth: int, attempt: int) -> str:
+    return "catch_" + content_hash(dialogue_id, depth, attempt)
+
+
 def pair_id(chosen_id: str, rejected_id: str, method: str) -> str:
     return "pair_" + content_hash(chosen_id, rejected_id, method)
 

@@ -57,11 +57,20 @@ def _judges(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("UPDATE judgements SET judge = judge_model WHERE judge IS NULL")
 
 
+def _caught(connection: duckdb.DuckDBPyConnection) -> None:
+    """What a gate did not let pass."""
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS caught (catch_id VARCHAR, campaign_id VARCHAR, dialogue_id VARCHAR, depth INTEGER, "
+        "attempt INTEGER, reason VARCHAR, source VARCHAR, content VARCHAR, call_id VARCHAR, outcome VARCHAR)"
+    )
+
+
 MIGRATIONS: tuple[Callable[[duckdb.DuckDBPyConnection], None], ...] = (
     _tables,
     _tries_and_balance,
     _opponents,
     _judges,
+    _caught,
 )
 
 

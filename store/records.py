@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 MessageRole = Literal["system", "user", "assistant"]
 Branch = Literal["main", "chosen", "rejected", "candidate"]
 Verdict = Literal["landed", "missed", "unchecked"]
+CatchOutcome = Literal["asked_again", "ended", "failed"]
 Split = Literal["train", "validation", "test"]
 CampaignStatus = Literal["running", "paused", "done"]
 
@@ -117,7 +118,8 @@ class Dialogue(Record):
     """Assistant answers, those of the seed included."""
     status: Literal["done", "failed"]
     termination_reason: str
-    """`max_turns`, `user_ended`, or for a failed dialogue the error's kind, such as `timeout` or `context_overflow`."""
+    """`max_turns`, `user_ended`, what the gate caught (`repetitive`, `short`, `sensitive`), or for a failed dialogue the
+    error's kind, such as `timeout` or `context_overflow`, or how the user simulator broke its role, such as `leak`."""
     error: str | None = None
 
 
@@ -144,6 +146,31 @@ class Perturbation(Record):
     """The model that gave the verdict; null when unchecked."""
     attempts: int | None = 1
     """Tries that were altered and answered, the one that stands included."""
+
+
+class Caught(Record):
+    """A query that the gate did not let pass: it is no turn."""
+
+    table = "caught"
+    key = ("catch_id",)
+
+    catch_id: str
+    campaign_id: str
+    dialogue_id: str
+    depth: int
+    """The place in the conversation that it was to take, from 0."""
+    attempt: int
+    """Which query at this place, from 0."""
+    reason: str
+    """A break of the user's role (`role_inversion`, `leak`, `early_end`, `restart`, `repetition`), or `repetitive`, `short`, `sensitive`."""
+    source: str
+    """`rule`, or the judge that found it."""
+    content: str
+    """What the user simulator wrote; `[END]` where it ended the dialogue."""
+    call_id: str
+    """The call that wrote it."""
+    outcome: CatchOutcome
+    """Asked again, or the dialogue ended before the query, done or failed."""
 
 
 class Call(Record):
@@ -308,6 +335,7 @@ RECORDS: dict[str, type[Record]] = {
         Turn,
         Dialogue,
         Perturbation,
+        Caught,
         Call,
         Pair,
         Judgement,

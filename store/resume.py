@@ -96,6 +96,26 @@ def pair_balance(path: str | os.PathLike[str], campaign_id: str) -> PairBalance:
     return PairBalance(**row)
 
 
+class Catches(NamedTuple):
+    """The queries that a campaign's gate did not let pass, those of all its runs."""
+
+    by_reason: dict[str, int]
+    """The most frequent first."""
+    by_outcome: dict[str, int]
+
+
+def catches(path: str | os.PathLike[str], campaign_id: str) -> Catches:
+    def counted(column: str) -> dict[str, int]:
+        rows = query(
+            path,
+            f"SELECT {column} AS what, count(*) AS n FROM caught WHERE campaign_id = ? GROUP BY what ORDER BY n DESC, what",
+            [campaign_id],
+        )
+        return {row["what"]: row["n"] for row in rows}
+
+    return Catches(counted("reason"), counted("outcome"))
+
+
 def has_fit(path: str | os.PathLike[str], fit_id: str) -> bool:
     """Whether the corpus knows the fit."""
     return bool(query(path, "SELECT 1 FROM fits WHERE fit_id = ?", [fit_id]))

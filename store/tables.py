@@ -106,7 +106,7 @@ TABLES = (
             Column(
                 "termination_reason",
                 "VARCHAR",
-                "max_turns, user_ended, not_picked (a candidate), or the error's kind; never null.",
+                "max_turns, user_ended, not_picked (a candidate), what the gate caught, or the error's kind; never null.",
             ),
             Column("error", "VARCHAR", "What was said; null unless it failed."),
         ),
@@ -134,6 +134,31 @@ TABLES = (
                 later=True,
             ),
         ),
+    ),
+    Table(
+        "caught",
+        "A query of a user simulator that the gate did not let pass: it is no turn.",
+        (
+            Column("catch_id", "VARCHAR", "Hash of dialogue, depth and attempt."),
+            Column("campaign_id", "VARCHAR", "The campaign."),
+            Column("dialogue_id", "VARCHAR", "The dialogue."),
+            Column("depth", "INTEGER", "The place in the conversation that it was to take, from 0."),
+            Column("attempt", "INTEGER", "Which query at this place, from 0."),
+            Column(
+                "reason",
+                "VARCHAR",
+                "role_inversion, leak, early_end, restart, repetition (breaks of the user's role), repetitive, short, sensitive.",
+            ),
+            Column("source", "VARCHAR", "rule, or the judge that found it."),
+            Column("content", "VARCHAR", "What the user simulator wrote; [END] where it ended the dialogue."),
+            Column("call_id", "VARCHAR", "The call that wrote it."),
+            Column(
+                "outcome",
+                "VARCHAR",
+                "asked_again, or the dialogue was ended before the query (ended) or given up (failed).",
+            ),
+        ),
+        later=True,
     ),
     Table(
         "calls",
