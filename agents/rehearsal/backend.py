@@ -6,12 +6,14 @@ LiteLLM or HTTP.
 
 import re
 from collections.abc import Mapping, Sequence
+from random import Random
 from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
 from agents.rehearsal.behaviour import Behaviour
-from agents.rehearsal.roles import play
+from agents.rehearsal.misbehaviour import KINDS, Misbehaviour, drawn
+from agents.rehearsal.roles import asks_for_a_query, play
 from configs.errors import DescantError
 from store.identity import chance
 from store.records import Message
@@ -19,6 +21,7 @@ from store.records import Message
 MODELS: Mapping[str, Behaviour] = {
     "default": Behaviour(),
     "careless": Behaviour(mistake_rate=0.3, judge_error_rate=0.2, position_bias=0.1),
+    "misbehaving": Behaviour(**dict.fromkeys((f"{kind}_rate" for kind in KINDS), 0.08)),
     "perfect": Behaviour(mistake_rate=0.0, judge_error_rate=0.0, position_bias=0.0),
 }
 PREFIX = "rehearsal/"
@@ -56,17 +59,7 @@ def complete(model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapp
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise RehearsalError(f"max_tokens={limit!r}: give a whole number from 1")
     heard = [_message(message) for message in messages]
-    drawn = chance(
-        "rehearsal",
-        name,
-        [(m.role, m.content) for m in heard],
-        parameters.get("seed"),
-        _number(parameters.get("temperature")),
-        _number(parameters.get("top_p")),
-        [behaviour.mistake_rate, behaviour.judge_error_rate, behaviour.position_bias]
-        + ([behaviour.length_bias] if behaviour.length_bias else []),  # its absence changes no earlier draw
-    )
-    content = play(heard, drawn, behaviour)
+    content = play(heard, _chance_of(name, heard, parameters, behaviour), behaviour)
     tokens = TOKEN.findall(content)
     is_cut = limit is not None and len(tokens) > limit
     if is_cut:
@@ -74,6 +67,36 @@ def complete(model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapp
         content = "".join(tokens).rstrip()
     prompt_tokens = sum(len(m.content.split()) + TOKENS_A_MESSAGE for m in heard)
     return Completion(name, content, "length" if is_cut else "stop", prompt_tokens, len(tokens))
+
+
+def what_was_played(
+    model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]
+) -> Misbehaviour | None:
+    """How the user broke its role in the answer to a request, known from the request's chance and not from its text."""
+    name = model.removeprefix(PREFIX)
+    behaviour = _behaviour(name, parameters)
+    heard = [_message(message) for message in messages]
+    if not asks_for_a_query(heard):
+        return None
+    return drawn(_chance_of(name, heard, parameters, behaviour), behaviour.misbehaviour)
+
+
+def _chance_of(name: str, heard: Sequence[Message], parameters: Mapping[str, Any], behaviour: Behaviour) -> Random:
+    """The chance of one request. What is off changes no draw of those from before it was there."""
+    rates: list[Any] = [behaviour.mistake_rate, behaviour.judge_error_rate, behaviour.position_bias]
+    if behaviour.length_bias:
+        rates.append(behaviour.length_bias)
+    if any(behaviour.misbehaviour):
+        rates.append(behaviour.misbehaviour)
+    return chance(
+        "rehearsal",
+        name,
+        [(m.role, m.content) for m in heard],
+        parameters.get("seed"),
+        _number(parameters.get("temperature")),
+        _number(parameters.get("top_p")),
+        rates,
+    )
 
 
 def _behaviour(model: str, parameters: Mapping[str, Any]) -> Behaviour:
@@ -86,10 +109,13 @@ def _behaviour(model: str, parameters: Mapping[str, Any]) -> Behaviour:
     if not given:
         return preset
     try:
-        return Behaviour(**{**preset.model_dump(), **given})
+        behaviour = Behaviour(**{**preset.model_dump(), **given})
     except ValidationError as error:
         first = error.errors()[0]
         raise RehearsalError(f"{first['loc'][0]}={first['input']!r}: give a rate between 0 and 1") from error
+    if (together := sum(behaviour.misbehaviour)) > 1.0 + 1e-9:
+        raise RehearsalError(f"the rates of misbehaviour come to {together:g}: together they may be 1 at most")
+    return behaviour
 
 
 def _number(value: Any) -> float | None:

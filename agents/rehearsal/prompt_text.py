@@ -7,6 +7,7 @@ import orjson
 from store.records import Message
 
 MISSED = re.compile(r"^<missed>\n(.*?)\n</missed>$", re.DOTALL | re.MULTILINE)
+CAUGHT = re.compile(r"^<caught>\n(.*?)\n</caught>$", re.DOTALL | re.MULTILINE)
 TURN = re.compile(r"^<(user|assistant|system)>\n(.*?)\n?^</\1>$", re.DOTALL | re.MULTILINE)
 
 
@@ -19,6 +20,11 @@ def missed_in(prompt: str) -> list[str]:
     """What was tried in vain; it stands behind the transcript, and the query, where the prompt has them."""
     start = max(prompt.rfind("\n</transcript>"), prompt.find("\n</query>"), 0)
     return MISSED.findall(prompt[start:])
+
+
+def caught_in(prompt: str) -> list[str]:
+    """The queries that could not be used; they stand behind the transcript."""
+    return CAUGHT.findall(prompt[max(prompt.rfind("\n</transcript>"), 0) :])
 
 
 def transcript_in(prompt: str) -> list[Message]:

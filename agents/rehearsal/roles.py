@@ -16,23 +16,15 @@ from agents.rehearsal.depends import depends
 from agents.rehearsal.oracle import faults
 from agents.rehearsal.prompt_text import as_json, missed_in, section, transcript_in, turns_in
 from agents.rehearsal.reading import Ask, Memory, Outside, Tell, read, read_answer, remember
+from agents.rehearsal.user_tasks import ask, ask_again, gate, query
 from agents.rehearsal.world import (
-    ACKNOWLEDGEMENTS,
-    ATTRIBUTE_OF_VALUE,
-    ATTRIBUTES,
     OPENERS,
     OPPOSITE,
     PEOPLE,
     Answer,
-    question,
     write_answer,
 )
 from store.records import Message
-
-END = "[END]"
-CHANGE_RATE = 0.3  # of the user's turns that open with a change of a fact
-NEWS_RATE = 0.1  # that open with a new fact
-
 
 Play = Callable[[str, Random, Behaviour], str]
 
@@ -40,13 +32,26 @@ TASK = re.compile(r"\s*Task: (\w+)[ \t]*\n")
 
 
 def play(messages: Sequence[Message], random: Random, behaviour: Behaviour) -> str:
-    """The next message of a conversation, or what the task in it asks for."""
-    if messages and messages[-1].role == "user" and not any(m.role == "assistant" for m in messages):
+    """The next message of a conversation, the user's after the assistant's, or what the task in it asks for."""
+    if messages and messages[-1].role == "assistant":
+        return query(messages, random, behaviour)
+    task, prompt = task_of(messages)
+    return TASKS[task](prompt, random, behaviour) if task else chat(messages, random, behaviour)
+
+
+def task_of(messages: Sequence[Message]) -> tuple[str | None, str]:
+    """The task that a request names, if it is one of ours, and its text."""
+    if messages and not any(m.role == "assistant" for m in messages) and messages[-1].role == "user":
         prompt = "\n".join(m.content for m in messages)
         match = TASK.match(prompt)
         if match and match[1] in TASKS and "</" in prompt:
-            return TASKS[match[1]](prompt, random, behaviour)
-    return chat(messages, random, behaviour)
+            return match[1], prompt
+    return None, ""
+
+
+def asks_for_a_query(messages: Sequence[Message]) -> bool:
+    """Whether the user is to speak: by a task, or after the assistant's turn of a bare conversation."""
+    return bool(messages) and (messages[-1].role == "assistant" or task_of(messages)[0] in ("ask", "ask_again"))
 
 
 # the assistant
@@ -90,48 +95,6 @@ def _mistakes(memory: Memory, answer: Answer) -> list[Answer]:
 
 def _other(words: Sequence[str], word: str) -> str:
     return words[(words.index(word) + 1) % len(words)]
-
-
-# the user
-
-
-def ask(prompt: str, random: Random, behaviour: Behaviour) -> str:  # noqa: ARG001  (all tasks are called alike)
-    """The user's next message: a question that is still open in this branch, often after a reaction to the last answer."""
-    messages = transcript_in(prompt)
-    memory = remember(messages)
-    if memory.focus is None:
-        return outside.ask(messages, random)
-    opening = _opening(memory, messages, random)
-    memory.hear(opening)
-    if not memory.open:
-        return END
-    asked = _question(memory, opening, random)
-    return f"{opening} {asked}" if opening else asked
-
-
-def _opening(memory: Memory, messages: Sequence[Message], random: Random) -> str:
-    """A change of what was just told, a new fact, an acknowledgement, or nothing."""
-    dice = random.random()
-    known = memory.facts.get(memory.focus or "", {})
-    unknown = [attribute for attribute in ATTRIBUTES if attribute not in known]
-    if unknown and (not memory.open or dice < NEWS_RATE):
-        return f"It is also {random.choice(ATTRIBUTES[random.choice(unknown)].values)}."
-    if known and dice < NEWS_RATE + CHANGE_RATE:
-        answer = read_answer(messages[-1].content) if messages[-1].role == "assistant" else None
-        told = ATTRIBUTE_OF_VALUE[answer.value] if answer and answer.value else None
-        attribute = told if told in known else random.choice(sorted(known))
-        return f"{random.choice(('It', 'No, it'))} is {OPPOSITE[known[attribute][-1]]} now."
-    return random.choice(("", "", *ACKNOWLEDGEMENTS))
-
-
-def _question(memory: Memory, opening: str, random: Random) -> str:
-    just_told = {ATTRIBUTE_OF_VALUE[v] for s in read(opening) if isinstance(s.event, Tell) for v in s.event.values}
-    waiting = sorted(memory.open)
-    fresh = [q for q in waiting if q.thing != memory.focus or q.attribute not in just_told] or waiting
-    wanted = random.choice(fresh)
-    if wanted.thing != memory.focus and wanted.attribute == memory.attribute and not opening:
-        return f"And {wanted.thing}?"
-    return question(random, wanted.attribute, wanted.thing, in_focus=wanted.thing == memory.focus, follow_up=True)
 
 
 # the perturbation
@@ -268,6 +231,8 @@ def _rightness(memory: Memory, heard: str, content: str, reference: str | None) 
 
 TASKS: dict[str, Play] = {
     "ask": ask,
+    "ask_again": ask_again,
+    "gate": gate,
     "alter": alter,
     "contrast": contrast,
     "verify": verify,
