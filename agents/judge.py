@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
+from agents.gate_rules import ROLE_BREAKS
 from agents.ledger import CallSite
 from agents.llm import LanguageModel
 from agents.prompts import Prompts, defused, transcript
@@ -33,7 +34,8 @@ class Opinion(NamedTuple):
     """What a judge said, with its raw text. `verdict` is `invalid` when it could not be read; then `error` says why."""
 
     verdict: str
-    """`landed`, `missed`, `chosen`, `rejected`, `tie`, `scored`, `depends`, `stands_alone` or `invalid`."""
+    """`landed`, `missed`, `chosen`, `rejected`, `tie`, `scored`, `depends`, `stands_alone`, `none` or a break of the user's role (the
+    gate's), or `invalid`."""
     rationale: str | None
     raw: str
     """The last answer that was not empty; what the provider said where it gave none."""
@@ -92,6 +94,14 @@ class Judge:
         """
         prompt = self._prompts.render("verify", transcript=transcript(dialogue.messages), answer=defused(answer))
         return await self._ask(prompt, self._site(dialogue, "verify", self.index + RETRY_STRIDE * attempt), _read_fails)
+
+    async def gate(self, dialogue: DialogueSoFar, query: str, *, attempt: int = 0) -> Opinion:
+        """Whether `query` keeps to the user's role as the dialogue's next turn: `none`, or how it breaks it.
+
+        `attempt`: which query at this place of the dialogue, where a caught one was asked for again.
+        """
+        prompt = self._prompts.render("gate", transcript=transcript(dialogue.messages), query=defused(query))
+        return await self._ask(prompt, self._site(dialogue, "gate", self.index + RETRY_STRIDE * attempt), _read_problem)
 
     async def compare(
         self,
@@ -211,6 +221,16 @@ def _read_fails(text: str) -> tuple[dict[str, Any], Verdict]:
 def _read_depends(text: str) -> tuple[dict[str, Any], Verdict]:
     fields = read_json(text, depends=bool)
     return fields, Verdict("depends" if fields["depends"] else "stands_alone")
+
+
+def _read_problem(text: str) -> tuple[dict[str, Any], Verdict]:
+    fields = read_json(text, problem=str)
+    problem = fields["problem"].strip().strip("`").lower()
+    if problem not in ("none", *ROLE_BREAKS):
+        raise unreadable(
+            f'"problem" is {fields["problem"][:40]!r}, and it must be one of none, {", ".join(ROLE_BREAKS)}'
+        )
+    return fields, Verdict(problem)
 
 
 def _read_score(text: str) -> tuple[dict[str, Any], Verdict]:

@@ -9,6 +9,13 @@ from typing import NamedTuple, Protocol
 from store.records import Message
 
 
+class Refused(NamedTuple):
+    """A query that a gate did not let pass, and why."""
+
+    reason: str
+    content: str
+
+
 class DialogueSoFar(NamedTuple):
     """All that an agent may know of a dialogue."""
 
@@ -19,6 +26,8 @@ class DialogueSoFar(NamedTuple):
     """Assistant answers still to come."""
     script: tuple[str, ...] = ()
     """User turns that the seed brings along, the first included; spoken where a campaign follows a script."""
+    refused: tuple[Refused, ...] = ()
+    """What the user wrote for the next turn before, and a gate did not let pass."""
 
     @property
     def depth(self) -> int:

@@ -1,8 +1,8 @@
-"""The user simulator: reads the dialogue, writes what the person would say next."""
+"""The user simulators: they read the dialogue and write what the person would say next."""
 
 from agents.ledger import CallSite
-from agents.llm import LanguageModel
-from agents.prompts import Prompts, transcript
+from agents.llm import LanguageModel, Reply
+from agents.prompts import Prompts, defused, transcript
 from agents.protocol import Agent, DialogueSoFar, Utterance
 from agents.providers import ProviderError
 from store.records import Message
@@ -11,27 +11,63 @@ END_MARK = "[END]"
 
 
 class UserSimulator:
-    """A model in the user's role.
+    """A model in the user's role, by a prompt.
 
     It gets ONE user message that holds its instructions and the transcript, since Gemma's chat template
     refuses a system role and a history that starts with the assistant.
+
+    Args:
+        gated: a gate reads what it writes: an end mark in the midst of a text is left to be caught, and so is no text.
     """
 
-    def __init__(self, model: LanguageModel, prompts: Prompts) -> None:
+    def __init__(self, model: LanguageModel, prompts: Prompts, *, gated: bool = False) -> None:
         self._model = model
         self._prompts = prompts
+        self._gated = gated
 
     async def respond(self, dialogue: DialogueSoFar) -> Utterance:
-        prompt = self._prompts.render("ask", transcript=transcript(dialogue.messages), turns_left=dialogue.turns_left)
-        site = CallSite(dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth, "user", "ask")
+        shown: dict[str, object] = {"transcript": transcript(dialogue.messages), "turns_left": dialogue.turns_left}
+        purpose = "ask"
+        if dialogue.refused:
+            purpose, shown["caught"] = "ask_again", [(reason, defused(text)) for reason, text in dialogue.refused]
+        prompt = self._prompts.render(purpose, **shown)
+        site = CallSite(*_place(dialogue), "user", purpose, len(dialogue.refused))
         reply = await self._model.complete([Message(role="user", content=prompt)], site)
-        text = reply.text.strip()
-        if text.startswith(END_MARK):
-            return Utterance("", reply.call_id, ends_dialogue=True)
+        return _utterance(reply, self._model.name, gated=self._gated)
+
+
+class TrainedUserSimulator:
+    """A model that was trained to ask (`descant fit ask`): it gets the bare conversation, and its completion is the query.
+
+    The conversation ends on the assistant's turn, and the chat template that such a checkpoint carries opens the user's.
+    So the endpoint must take messages that end on an assistant's: vLLM does (`hosted_vllm/...`), others may refuse them.
+    A query that was refused is asked for by the same conversation, under an ordinal of its own, from which the request's
+    seed comes: at temperature 0 it would come out the same.
+    """
+
+    def __init__(self, model: LanguageModel, *, gated: bool = False) -> None:
+        self._model = model
+        self._gated = gated
+
+    async def respond(self, dialogue: DialogueSoFar) -> Utterance:
+        site = CallSite(*_place(dialogue), "user", "ask", len(dialogue.refused))
+        reply = await self._model.complete(dialogue.messages, site)
+        return _utterance(reply, self._model.name, gated=self._gated)
+
+
+def _place(dialogue: DialogueSoFar) -> tuple[str, str, int]:
+    return dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth
+
+
+def _utterance(reply: Reply, model: str, *, gated: bool) -> Utterance:
+    text = reply.text.strip()
+    if text.startswith(END_MARK):
+        return Utterance("", reply.call_id, ends_dialogue=True)
+    if not gated:
         text = text.replace(END_MARK, "").strip()
         if not text:
-            raise ProviderError("empty_query", f"the user simulator {self._model.name!r} wrote nothing")
-        return Utterance(text, reply.call_id, completion_tokens=reply.completion_tokens)
+            raise ProviderError("empty_query", f"the user simulator {model!r} wrote nothing")
+    return Utterance(text, reply.call_id, completion_tokens=reply.completion_tokens)
 
 
 class ScriptedUser:

@@ -127,9 +127,9 @@ class GateSettings(Settings):
     """
 
     repetitive: Annotated[float, Field(gt=0.0, le=1.0)] | None = 0.7
-    """ROUGE-L F1 to any earlier query of the dialogue above which a query is `repetitive`; null allows all."""
+    """ROUGE-L F1 to any earlier query of the dialogue above which a query is `repetitive`; null allows all but the same words (`role`)."""
     min_words: Annotated[int, Field(strict=True, ge=0)] = 3
-    """A query of fewer words is `short`."""
+    """A query of fewer words is `short`; an empty one always is."""
     sensitive: str | Literal[False] | None = None
     """A file of regular expressions, one a line: a query that one of them finds is `sensitive`. Null takes our own list; false allows all."""
     role: bool = True
@@ -140,6 +140,12 @@ class GateSettings(Settings):
     """Where the rules find nothing, ask the first judge whether the query keeps to the user's role."""
     retries: Annotated[int, Field(strict=True, ge=0)] = 3
     """How often one query is asked for again. After that a query that broke its role fails the dialogue, and one that is repetitive, short or sensitive ends it before that query; either way it is not stored as a turn."""
+
+    @model_validator(mode="after")
+    def _model_asks_about_the_role(self) -> "GateSettings":
+        if self.model and not self.role:
+            raise ValueError("model asks whether a query keeps to the user's role: with role: false, drop it")
+        return self
 
 
 class CapoSettings(Settings):
@@ -213,7 +219,7 @@ class CampaignSettings(Settings):
     turns: Turns = 5
     """Assistant answers a dialogue, the one to the seed's open user turn included (MUSIC: 5): a number, or a distribution to draw from."""
     simulator: Literal["prompted", "trained"] = "prompted"
-    """How the user's model is asked. `prompted`: one message with instructions and the transcript. `trained`: the bare conversation, which a model of `descant fit ask` goes on with a query of its own."""
+    """How the user's model is asked. `prompted`: one message with instructions and the transcript. `trained`: the bare conversation, which a model of `descant fit ask` goes on with a query of its own; its endpoint must take messages that end on an assistant's turn, as vLLM does (`hosted_vllm/...`) and some providers do not."""
     script: Literal["only", "first"] | None = None
     """What becomes of the further user turns that a seed brings along (`turns` of MT-Bench's questions). `only`: the user speaks them as they are, the dialogue ends where they end, and no user model is asked. `first`: after them the simulator goes on. Null leaves them out."""
     gate: GateSettings | None = None

@@ -21,7 +21,8 @@ from agents.protocol import DialogueSoFar
 from agents.providers import ProviderError
 from configs.settings import ScorerSettings
 from graphs.cast import Cast
-from graphs.nodes import dialogue_so_far, first_speaker, user_node
+from graphs.dialogue import add_user
+from graphs.nodes import dialogue_so_far, first_speaker
 from graphs.state import DialogueState, Said, answers_given
 from store.records import Fit, Message
 
@@ -113,7 +114,7 @@ def build_best_of_n_graph(cast: Cast, candidates: int, scorer: RewardModel) -> A
 
     graph = StateGraph(BestOfNState)
     graph.add_conditional_edges(START, first_speaker(None), ["user", "assistant"])
-    graph.add_node("user", user_node(cast, None), destinations=("assistant", END))
+    add_user(graph, cast, None, ("assistant",))
     graph.add_node("assistant", assistant, destinations=("pick", END))
     graph.add_node("pick", pick, destinations=("user", END))
     return graph.compile()

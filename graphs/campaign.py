@@ -12,11 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agents.gate_rules import patterns
 from agents.ledger import Ledger, Spending
 from agents.preflight import check
 from agents.prompts import Prompts
 from configs.errors import DescantError
-from configs.settings import CampaignSettings
+from configs.settings import CampaignSettings, GateSettings
 from graphs.best_of_n import RewardModel
 from graphs.cast import build_cast, models_in_use, prompts_of, require_named_models
 from graphs.crew import work_off
@@ -60,6 +61,10 @@ class CampaignReport(NamedTuple):
     """Of this run."""
     stop_reason: str | None
     """Null when every dialogue is done or failed."""
+    caught: dict[str, int] | None = None
+    """Queries that the gate did not let pass, by reason, of the whole campaign; null where there is no gate."""
+    caught_outcomes: dict[str, int] | None = None
+    """The same by what became of them: `asked_again`, or the dialogue `ended` or `failed`."""
 
 
 class ScorerMissingError(DescantError):
@@ -89,10 +94,16 @@ def _queries(settings: CampaignSettings) -> dict[str, Any] | None:
     shape = {
         "simulator": None if settings.simulator == "prompted" else settings.simulator,
         "script": settings.script,
-        "gate": settings.gate.model_dump(mode="json") if settings.gate else None,
+        "gate": _gate(settings.gate) if settings.gate else None,
         "capo": settings.capo.model_dump(mode="json") if settings.capo else None,
     }
     return {name: value for name, value in shape.items() if value is not None} or None
+
+
+def _gate(gate: GateSettings) -> dict[str, Any]:
+    """The settings of a gate, its list of what is sensitive by what stands in it and not by where it lies."""
+    found = None if gate.sensitive is False else [expression.pattern for expression in patterns(gate.sensitive)]
+    return gate.model_dump(mode="json") | {"sensitive": found}
 
 
 def run_campaign(
@@ -112,7 +123,7 @@ def run_campaign(
 
     Raises:
         ScorerMissingError: `best_of_n` without a scorer.
-        PromptError, PreflightError, KeyMissingError, UnknownPriceError, StoreError: before anything is written.
+        PromptError, PatternError, PreflightError, KeyMissingError, UnknownPriceError, StoreError: before anything is written.
         ProviderError, StoreError: what makes every dialogue fail (a full disk, too); the campaign is kept and can go on.
     """
     require_named_models(settings)
@@ -229,6 +240,7 @@ class _CampaignRun:
 
     def _report(self, seconds: float) -> CampaignReport:
         spent = self.ledger.spent
+        catches = resume.catches(self.writer.path, self.recipe.campaign_id) if self.settings.gate else None
         balance = resume.pair_balance(self.writer.path, self.recipe.campaign_id)
         return CampaignReport(
             campaign_id=self.recipe.campaign_id,
@@ -248,6 +260,8 @@ class _CampaignRun:
             cost_usd=None if spent.unpriced_calls else round(spent.cost_usd, 6),
             seconds=round(seconds, 2),
             stop_reason=self.ledger.stop_reason,
+            caught=catches and catches.by_reason,
+            caught_outcomes=catches and catches.by_outcome,
         )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from agents.assistant import Assistant, ContrastiveAssistant
+from agents.gate import Gate
 from agents.judge import Judge, names_apart
 from agents.ledger import Ledger
 from agents.llm import LanguageModel
@@ -10,7 +11,7 @@ from agents.perturbation import PerturbationAgent
 from agents.prompts import CONTEXT_VARIABLES, GATE_VARIABLES, VARIABLES, Prompts
 from agents.protocol import Agent
 from agents.secrets import Redactor
-from agents.user import ScriptedUser, UserSimulator
+from agents.user import ScriptedUser, TrainedUserSimulator, UserSimulator
 from configs.errors import DescantError
 from configs.model_settings import ModelSettings, Role
 from configs.settings import CONTEXT_KINDS, CampaignSettings
@@ -29,6 +30,8 @@ class Cast:
     contrastive_assistant: ContrastiveAssistant
     perturbation: PerturbationAgent
     judges: tuple[Judge, ...]
+    gate: Gate | None = None
+    """Between the user and the dialogue; null lets everything pass."""
 
 
 def prompts_of(settings: CampaignSettings) -> Prompts:
@@ -51,22 +54,33 @@ def build_cast(settings: CampaignSettings, prompts: Prompts, ledger: Ledger) -> 
         return LanguageModel(role_settings, ledger, redact)
 
     models = settings.models
-    user: Agent = UserSimulator(model(models.of("user")), prompts)
+    user = _simulator(settings, model(models.of("user")), prompts)
     if settings.script is not None:
         user = ScriptedUser(user if settings.script == "first" else None)
     assistant = model(models.of("assistant"))
     judges = [models.of("judge", index) for index in range(len(models.judges))]
     known_as = names_apart([judge.model for judge in judges])
+    cast_judges = tuple(
+        Judge(model(judge), prompts, index, known_as=known_as[index], repairs=settings.judge_repairs)
+        for index, judge in enumerate(judges)
+    )
     return Cast(
         user=user,
         assistant=Assistant(assistant),
         contrastive_assistant=ContrastiveAssistant(assistant, prompts),
         perturbation=PerturbationAgent(model(models.of("perturbation")), prompts),
-        judges=tuple(
-            Judge(model(judge), prompts, index, known_as=known_as[index], repairs=settings.judge_repairs)
-            for index, judge in enumerate(judges)
-        ),
+        judges=cast_judges,
+        gate=None
+        if settings.gate is None
+        else Gate(settings.gate, prompts, cast_judges[0] if settings.gate.model else None),
     )
+
+
+def _simulator(settings: CampaignSettings, model: LanguageModel, prompts: Prompts) -> Agent:
+    gated = settings.gate is not None
+    if settings.simulator == "trained":
+        return TrainedUserSimulator(model, gated=gated)
+    return UserSimulator(model, prompts, gated=gated)
 
 
 def roles_in_use(settings: CampaignSettings) -> list[tuple[Role, int]]:
@@ -79,6 +93,8 @@ def roles_in_use(settings: CampaignSettings) -> list[tuple[Role, int]]:
         roles.append(("perturbation", 0))
     if (perturb and perturb.verify) or settings.judge_pairs:
         roles += [("judge", index) for index in range(len(settings.models.judges))]
+    elif settings.gate and settings.gate.model:
+        roles.append(("judge", 0))
     return roles
 
 

@@ -1,11 +1,13 @@
 """Writes the diagrams of `docs/graphs.md` from the compiled graphs: `python -m graphs.draw > docs/graphs.md`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from agents.gate import Gate
 from agents.ledger import Ledger
-from agents.prompts import Prompts
-from configs.settings import CampaignSettings, PerturbSettings
+from agents.prompts import GATE_VARIABLES, VARIABLES, Prompts
+from configs.settings import CampaignSettings, GateSettings, PerturbSettings
 from graphs.best_of_n import RewardModel, build_best_of_n_graph
 from graphs.cast import Cast, build_cast
 from graphs.dialogue import build_dialogue_graph
@@ -21,10 +23,14 @@ def page() -> str:
 
 def _graphs() -> Mapping[str, Any]:
     settings = CampaignSettings()
-    cast: Cast = build_cast(settings, Prompts(), Ledger(lambda *_: None))
+    prompts = Prompts(variables=VARIABLES | GATE_VARIABLES)
+    cast: Cast = build_cast(settings, prompts, Ledger(lambda *_: None))
     perturb = PerturbSettings(verify=True)
     return {
         "`dialogue`, plain: the user simulator and the assistant in turn": build_dialogue_graph(cast),
+        "`dialogue` with a gate: a query that is caught is asked for again": build_dialogue_graph(
+            replace(cast, gate=Gate(GateSettings(), prompts))
+        ),
         "`dialogue`, perturbed and verified: what the rejected branch of `music` runs": build_dialogue_graph(
             cast, perturb
         ),

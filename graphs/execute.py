@@ -75,7 +75,8 @@ class Recipe:
             CampaignStopping: the campaign stops before the dialogue's end; nothing is left behind.
         """
         start = self.start(seed, trial)
-        limits = {"recursion_limit": recursion_limit(max(s["turns"] for s in start.values()), self.settings.perturb)}
+        turns = max(state["turns"] for state in start.values())
+        limits = {"recursion_limit": recursion_limit(turns, self.settings.perturb, self.settings.gate)}
         if self.branches == ("main",):
             ended: dict[Branch, DialogueState] = {"main": await self.graph.ainvoke(start["main"], limits)}
             comparisons: list[Comparison] = []

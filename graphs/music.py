@@ -15,7 +15,7 @@ from langgraph.graph import END, START, StateGraph
 from agents.judge import Presentation
 from agents.ledger import CampaignStopping
 from agents.providers import ProviderError
-from configs.settings import PerturbSettings
+from configs.settings import GateSettings, PerturbSettings
 from graphs.cast import Cast
 from graphs.dialogue import build_dialogue_graph, recursion_limit
 from graphs.nodes import dialogue_so_far
@@ -29,22 +29,23 @@ def build_music_graph(cast: Cast, perturb: PerturbSettings, *, judge_pairs: bool
     """A compiled graph over `BranchesState`."""
     plain = build_dialogue_graph(cast)
     perturbed = build_dialogue_graph(cast, perturb)
+    gate = cast.gate.settings if cast.gate is not None else None
 
     async def chosen(state: BranchesState) -> BranchesState:
         """The branch that answers what was asked."""
-        return {"chosen": await _branch(plain, state["chosen"])}
+        return {"chosen": await _branch(plain, state["chosen"], gate)}
 
     async def rejected(state: BranchesState) -> BranchesState:
         """The branch whose answers are contrasted by schedule."""
         start = state["rejected"]
         if perturb.share == "nothing":
-            return {"rejected": await _branch(perturbed, start, perturb)}
+            return {"rejected": await _branch(perturbed, start, gate, perturb)}
         if is_open(state["chosen"]):
             return {"rejected": start}
         if state["chosen"].get("error"):
             return {"rejected": _without_a_trunk(start, state["chosen"])}
         after = _sharing_the_trunk if perturb.share == "trunk" else _sharing_the_rest
-        return {"rejected": await after(perturbed, perturb, start, state["chosen"])}
+        return {"rejected": await after(perturbed, perturb, gate, start, state["chosen"])}
 
     async def judge(state: BranchesState) -> BranchesState:
         """Every judge compares the two conversations, in both orders."""
@@ -90,9 +91,11 @@ def build_music_graph(cast: Cast, perturb: PerturbSettings, *, judge_pairs: bool
     return graph.compile()
 
 
-async def _branch(graph: Any, start: DialogueState, perturb: PerturbSettings | None = None) -> DialogueState:
+async def _branch(
+    graph: Any, start: DialogueState, gate: GateSettings | None, perturb: PerturbSettings | None = None
+) -> DialogueState:
     """A branch at its end, or as it started when the campaign stops: an exception would cancel the other branch's call."""
-    limits = {"recursion_limit": recursion_limit(start["turns"], perturb)}
+    limits = {"recursion_limit": recursion_limit(start["turns"], perturb, gate)}
     try:
         ended: DialogueState = await graph.ainvoke(start, limits)
     except CampaignStopping:
@@ -101,18 +104,18 @@ async def _branch(graph: Any, start: DialogueState, perturb: PerturbSettings | N
 
 
 async def _sharing_the_trunk(
-    graph: Any, perturb: PerturbSettings, start: DialogueState, chosen: DialogueState
+    graph: Any, perturb: PerturbSettings, gate: GateSettings | None, start: DialogueState, chosen: DialogueState
 ) -> DialogueState:
     """The chosen branch up to the first perturbed answer, then a life of its own."""
     hits = within(start["perturbed_answers"], answers_given(chosen))
     if not hits:
         return _as_it_is(start, chosen)
     trunk = chosen["said"][: _places_of_answers(chosen)[hits[0]]]
-    return await _branch(graph, start | {"said": trunk, "perturbed_answers": hits}, perturb)
+    return await _branch(graph, start | {"said": trunk, "perturbed_answers": hits}, gate, perturb)
 
 
 async def _sharing_the_rest(
-    graph: Any, perturb: PerturbSettings, start: DialogueState, chosen: DialogueState
+    graph: Any, perturb: PerturbSettings, gate: GateSettings | None, start: DialogueState, chosen: DialogueState
 ) -> DialogueState:
     """The chosen branch with its perturbed answers alone written anew, each after the chosen branch's history.
 
@@ -124,7 +127,7 @@ async def _sharing_the_rest(
         place = places[hit]
         history = [*start["seed"], *chosen["said"][:place]]
         one = start | {"seed": history, "turns": 1, "perturbed_answers": [0], "kinds": [start["kinds"][hit]]}
-        ended = await _branch(graph, one, perturb)
+        ended = await _branch(graph, one, gate, perturb)
         if is_open(ended):
             return start
         said[place : place + 1] = ended.get("said", [])

@@ -1,7 +1,7 @@
 """The nodes of a dialogue: plain async functions from state to an update that names where to go next.
 
 A provider's failure ends the dialogue as data (`termination_reason`, `error`); only what is fatal for all
-dialogues, and the campaign's own stop, leave a node as an exception.
+dialogues, and the campaign's own stop, leave a node as an exception. The user's half stands in `graphs.user_turn`.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,11 +9,11 @@ from typing import Any, Literal, Protocol
 
 from langgraph.types import Command
 
-from agents.protocol import DialogueSoFar, Utterance
+from agents.protocol import DialogueSoFar, Refused, Utterance
 from agents.providers import ProviderError
 from configs.settings import PerturbSettings
 from graphs.cast import Cast
-from graphs.state import Alteration, DialogueState, Said, Tried, answers_given, messages_of
+from graphs.state import Alteration, DialogueState, Said, Tried, answers_given, caught_here, messages_of
 from store.records import Message, Verdict
 
 Update = dict[str, Any]
@@ -30,6 +30,7 @@ def dialogue_so_far(state: DialogueState) -> DialogueSoFar:
         messages=messages_of(state),
         turns_left=state["turns"] - answers_given(state),
         script=tuple(state.get("script", ())),
+        refused=tuple(Refused(catch.reason, catch.content) for catch in caught_here(state)),
     )
 
 
@@ -39,24 +40,9 @@ def first_speaker(perturb: PerturbSettings | None) -> Callable[[DialogueState], 
     def route(state: DialogueState) -> Literal["user", "perturb", "assistant"]:
         if messages_of(state)[-1].role != "user":
             return "user"
-        return "perturb" if _alters_next(state, perturb) else "assistant"
+        return "perturb" if alters_next(state, perturb) else "assistant"
 
     return route
-
-
-def user_node(cast: Cast, perturb: PerturbSettings | None) -> Node:
-    async def user(state: DialogueState) -> Command[Literal["perturb", "assistant", "__end__"]]:
-        """The user speaks, or ends the dialogue."""
-        try:
-            utterance = await cast.user.respond(dialogue_so_far(state))
-        except ProviderError as error:
-            return _failed(error, state)
-        if utterance.ends_dialogue:
-            return Command(goto="__end__", update={"termination_reason": "user_ended"})
-        goto: Literal["perturb", "assistant"] = "perturb" if _alters_next(state, perturb) else "assistant"
-        return Command(goto=goto, update={"said": [_said("user", utterance)]})
-
-    return user
 
 
 def perturb_node(cast: Cast) -> Node:
@@ -66,7 +52,7 @@ def perturb_node(cast: Cast) -> Node:
         try:
             altered = await cast.perturbation.alter(dialogue, missed=_missed(state))
         except ProviderError as error:
-            return _failed(error, state, cast.judges[0].name)
+            return failed(error, state, cast.judges[0].name)
         return Command(goto="assistant", update={"pending": _alteration(state, dialogue, altered.content)})
 
     return perturb
@@ -88,8 +74,8 @@ def assistant_node(cast: Cast, perturb: PerturbSettings | None) -> Node:
             else:
                 utterance = await cast.assistant.respond(dialogue)
         except ProviderError as error:
-            return _failed(error, state, cast.judges[0].name)
-        said = _said("assistant", utterance)
+            return failed(error, state, cast.judges[0].name)
+        said = said_by("assistant", utterance)
         if alteration is not None and perturb is not None and perturb.verify:
             tries = [*state.get("tries", []), Tried(alteration.altered_instruction, said)]
             return Command(goto="verify", update={"pending": alteration, "tries": tries})
@@ -113,7 +99,7 @@ def verify_node(cast: Cast, perturb: PerturbSettings) -> Node:
             opinion = None  # the failed call is in the journal; the answer stays as it is, unchecked
         tries = [*before, last._replace(opinion=opinion)]
         if opinion is not None and opinion.verdict == "missed" and len(tries) <= perturb.retries:
-            goto: Literal["perturb", "assistant"] = "perturb" if _alters_next(state, perturb) else "assistant"
+            goto: Literal["perturb", "assistant"] = "perturb" if alters_next(state, perturb) else "assistant"
             return Command(goto=goto, update={"pending": None, "tries": tries})
         return _after_answer(state, _settled(state, tries, judge.name), answers_given(state) + 1)
 
@@ -144,7 +130,7 @@ def _after_answer(state: DialogueState, update: Update, answers: int) -> Command
     return Command(goto="user", update=update)
 
 
-def _failed(error: ProviderError, state: DialogueState, judge: str = "") -> Command[Any]:
+def failed(error: ProviderError, state: DialogueState, judge: str = "") -> Command[Any]:
     """The end of a dialogue; a try that missed stands where the next one failed."""
     if error.fatal:
         raise error
@@ -152,7 +138,7 @@ def _failed(error: ProviderError, state: DialogueState, judge: str = "") -> Comm
     return Command(goto="__end__", update=update | {"termination_reason": error.kind, "error": str(error)})
 
 
-def _said(agent: Literal["user", "assistant"], utterance: Utterance) -> Said:
+def said_by(agent: Literal["user", "assistant"], utterance: Utterance) -> Said:
     """As a turn; words that nobody was called for are the seed's, whenever they are spoken."""
     wrote = agent if utterance.call_id is not None else "seed"
     return Said(Message(role=agent, content=utterance.content), wrote, utterance.call_id, utterance.completion_tokens)
@@ -167,7 +153,7 @@ def _is_perturbed(state: DialogueState) -> bool:
     return answers_given(state) in state["perturbed_answers"]
 
 
-def _alters_next(state: DialogueState, perturb: PerturbSettings | None) -> bool:
+def alters_next(state: DialogueState, perturb: PerturbSettings | None) -> bool:
     return perturb is not None and perturb.altered_by == "perturbation" and _is_perturbed(state)
 
 

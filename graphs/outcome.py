@@ -7,10 +7,11 @@ from typing import NamedTuple
 from agents.judge import Opinion, settled
 from configs.settings import PerturbSettings
 from graphs.state import Comparison, DialogueState, messages_of
-from store.identity import judgement_id, pair_id, perturbation_id, turn_id
+from store.identity import catch_id, judgement_id, pair_id, perturbation_id, turn_id
 from store.pairs import first_divergent_turn, length_ratio, majority, similarity
 from store.records import (
     Branch,
+    Caught,
     Dialogue,
     DialogueStats,
     Judgement,
@@ -53,6 +54,7 @@ def outcome_of(
         own = _chain(state, seed, trunk[-1].turn_id, writer=state["dialogue_id"], start=len(trunk), stop=None)
         records += own
         records += _perturbations(state, own, first_depth=len(trunk))
+        records += _caught(state)
         forked_from = states[0]["dialogue_id"] if state is not states[0] and len(trunk) > len(seed.messages) else None
         dialogues[branch] = _dialogue(seed, trial, branch, state, [*trunk, *own], prompt_hashes, forked_from)
         records.append(_stats(dialogues[branch], state))
@@ -124,6 +126,19 @@ def _perturbations(state: DialogueState, own: Sequence[Turn], *, first_depth: in
             for attempt, opinion in enumerate(alteration.opinions)
         ]
     return records
+
+
+def _caught(state: DialogueState) -> list[Record]:
+    """What the gate did not let pass."""
+    return [
+        Caught(
+            catch_id=catch_id(state["dialogue_id"], catch.depth, catch.attempt),
+            campaign_id=state["campaign_id"],
+            dialogue_id=state["dialogue_id"],
+            **catch._asdict(),
+        )
+        for catch in state.get("caught", [])
+    ]
 
 
 def _verification(dialogue_id: str, turn: str, judge: str, attempt: int, opinion: Opinion) -> Judgement:

@@ -13,6 +13,7 @@ def report_lines(report: CampaignReport, *, database: str, skipped: int) -> list
         f"seeds      {report.seeds}" + (f" (and {skipped} skipped)" if skipped else ""),
         f"dialogues  {report.done} done, {report.failed} failed, {report.dialogues - report.done - report.failed} open",
         f"pairs      {report.pairs} in the campaign{_balance(report)}",
+        *_gate(report),
         f"calls      {report.calls_sent} sent, {report.calls_reused} taken from the journal, in {clock(report.seconds)}",
         f"tokens     {report.prompt_tokens} in, {report.completion_tokens} out, {cost}",
     ]
@@ -24,6 +25,23 @@ def report_lines(report: CampaignReport, *, database: str, skipped: int) -> list
         lines.append("note       a rehearsal model played: this says nothing about real models")
     lines.append(f"look       descant show --db {database} {report.campaign_id}")
     return lines
+
+
+def _gate(report: CampaignReport) -> list[str]:
+    """What the gate caught, and what became of it; nothing where there is no gate."""
+    if report.caught is None:
+        return []
+    if not report.caught:
+        return ["gate       no query caught"]
+    reasons = ", ".join(f"{n} {reason}" for reason, n in report.caught.items())
+    outcomes = report.caught_outcomes or {}
+    told = [f"{outcomes.get('asked_again', 0)} asked again"] + [
+        f"{outcomes[outcome]} {'dialogue' if outcomes[outcome] == 1 else 'dialogues'} {outcome}"
+        for outcome in ("ended", "failed")
+        if outcomes.get(outcome)
+    ]
+    caught = sum(report.caught.values())
+    return [f"gate       {caught} {'query' if caught == 1 else 'queries'} caught: {reasons}; {', '.join(told)}"]
 
 
 def _balance(report: CampaignReport) -> str:

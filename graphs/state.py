@@ -7,7 +7,8 @@ import operator
 from typing import Annotated, NamedTuple, TypedDict
 
 from agents.judge import Opinion, Presentation
-from store.records import Message, Verdict
+from agents.protocol import Utterance
+from store.records import CatchOutcome, Message, Verdict
 
 
 class Said(NamedTuple):
@@ -45,6 +46,21 @@ class Alteration(NamedTuple):
     """Tries in all; all but the last one missed."""
 
 
+class Catch(NamedTuple):
+    """A query that the gate did not let pass: it stands in no transcript."""
+
+    depth: int
+    """The place in the conversation that it was to take."""
+    attempt: int
+    """Which query at this place, from 0."""
+    reason: str
+    source: str
+    """`rule`, or the judge that found it."""
+    content: str
+    call_id: str
+    outcome: CatchOutcome
+
+
 class Comparison(NamedTuple):
     """One judge's verdict on a pair of branches, in one order."""
 
@@ -73,6 +89,10 @@ class DialogueState(TypedDict, total=False):
 
     said: Annotated[list[Said], operator.add]
     """Turns spoken after the seed."""
+    asked: Utterance | None
+    """What the user said and the gate has not seen yet."""
+    caught: Annotated[list[Catch], operator.add]
+    """What the gate did not let pass."""
     pending: Alteration | None
     """An alteration that is not answered, or not verified, yet."""
     tries: list[Tried]
@@ -80,7 +100,7 @@ class DialogueState(TypedDict, total=False):
     alterations: Annotated[list[Alteration], operator.add]
     termination_reason: str
     error: str | None
-    """Set when the dialogue failed; `termination_reason` is then the error's kind."""
+    """Set when the dialogue failed; `termination_reason` is then the error's kind, or why the gate let nothing pass."""
 
 
 class BranchesState(TypedDict, total=False):
@@ -104,3 +124,9 @@ def messages_of(state: DialogueState) -> tuple[Message, ...]:
 def answers_given(state: DialogueState) -> int:
     """Assistant answers spoken after the seed."""
     return sum(said.message.role == "assistant" for said in state.get("said", []))
+
+
+def caught_here(state: DialogueState) -> list[Catch]:
+    """What the gate caught at the place that the next message takes."""
+    depth = len(state["seed"]) + len(state.get("said", []))
+    return [catch for catch in state.get("caught", []) if catch.depth == depth]
