@@ -197,6 +197,11 @@ class ModelsSettings(Settings):
         found._endpoints = dict(endpoints)
         return found
 
+    @property
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Where checkpoints answer, by their folders as the config names them."""
+        return self._endpoints
+
     def is_named(self, role: Role, index: int = 0) -> bool:
         """Whether the config says which model plays a role, itself or through `default`."""
         return any(

@@ -49,44 +49,56 @@ def with_checkpoints(
     """
     roles = roles_in_use(settings)
     if judged:
-        roles = [*(one for one in roles if one[0] != "judge"), *_judges(settings.models)]
-    used = _checkpoints(settings.models, roles)
-    if not used:
-        yield settings
-        return
-    require_named_models(settings)
-    prompts_of(settings)
-    check(settings.models.of(role, index) for role, index in roles if (role, index) not in used)
-    ready = serving()
-    for (role, index), folder in used.items():
-        where = f"models.judges.{index}" if role == "judge" else f"models.{role}"
-        _check_part(where, role, folder, ready.objective_of(folder), settings.simulator)
-    with ready.serve(list(dict.fromkeys(used.values())), say=say) as endpoints:
-        yield settings.model_copy(update={"models": settings.models.served(endpoints)})
+        roles = [*(one for one in roles if one[0] != "judge"), *judges_of(settings.models)]
+    if checkpoints_of(settings.models, roles):
+        require_named_models(settings)
+        prompts_of(settings)
+    with served_models(settings.models, roles, serving, say=say, simulator=settings.simulator) as models:
+        yield settings if models is settings.models else settings.model_copy(update={"models": models})
 
 
 @contextmanager
 def with_judges(settings: JudgeSettings, serving: Callable[[], Serving], *, say: Say) -> Iterator[JudgeSettings]:
     """The same for a later judging."""
     models = settings.models.as_roles()
-    roles = _judges(models)
-    used = _checkpoints(models, roles)
+    with served_models(models, judges_of(models), serving, say=say) as found:
+        yield settings.model_copy(update={"models": settings.models.served(found.endpoints)})
+
+
+@contextmanager
+def served_models(
+    models: ModelsSettings,
+    roles: Sequence[tuple[Role, int]],
+    serving: Callable[[], Serving],
+    *,
+    say: Say,
+    simulator: str = "prompted",
+) -> Iterator[ModelsSettings]:
+    """The models with the checkpoints of these roles served; the very same where there is none.
+
+    Raises:
+        CheckpointError: a checkpoint was not trained for what it would be asked.
+        PreflightError, KeyMissingError: what is wrong with another role's model, before anything starts.
+    """
+    used = checkpoints_of(models, roles)
     if not used:
-        yield settings
+        yield models
         return
     check(models.of(role, index) for role, index in roles if (role, index) not in used)
     ready = serving()
     for (role, index), folder in used.items():
-        _check_part(f"models.judges.{index}", role, folder, ready.objective_of(folder), "prompted")
+        where = f"models.judges.{index}" if role == "judge" else f"models.{role}"
+        _check_part(where, role, folder, ready.objective_of(folder), simulator)
     with ready.serve(list(dict.fromkeys(used.values())), say=say) as endpoints:
-        yield settings.model_copy(update={"models": settings.models.served(endpoints)})
+        yield models.served(endpoints)
 
 
-def _judges(models: ModelsSettings) -> list[tuple[Role, int]]:
+def judges_of(models: ModelsSettings) -> list[tuple[Role, int]]:
+    """Every judge, with its place."""
     return [("judge", index) for index in range(len(models.judges))]
 
 
-def _checkpoints(models: ModelsSettings, roles: Sequence[tuple[Role, int]]) -> dict[tuple[Role, int], str]:
+def checkpoints_of(models: ModelsSettings, roles: Sequence[tuple[Role, int]]) -> dict[tuple[Role, int], str]:
     """The folder by role and place, of the roles that a checkpoint plays."""
     found = {(role, index): models.checkpoint_of(role, index) for role, index in roles}
     return {key: folder for key, folder in found.items() if folder is not None}

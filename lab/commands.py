@@ -153,6 +153,8 @@ def mtbench(
     """
     from configs.benchmark_settings import BenchmarkSettings
     from configs.load import load
+    from configs.model_settings import Role
+    from graphs.checkpoints import judges_of, served_models
     from train.errors import TrainError, require_extra
 
     for plot in plots:
@@ -173,14 +175,18 @@ def mtbench(
         if not quiet:
             click.echo(text, err=True)
 
-    found = evaluate_benchmark(
-        settings,
-        Path(db),
-        limit=limit,
-        save_questions=Path(save_questions) if save_questions else None,
-        progress=progress,
-        say=say,
-    )
+    roles: list[tuple[Role, int]] = [("assistant", 0), *judges_of(settings.models)]
+    roles += [("user", 0)] if settings.benchmark == "mtbench++" else []
+    serving = click.get_current_context().ensure_object(dict)["serving"]
+    with served_models(settings.models, roles, serving, say=say, simulator=settings.simulator) as served:
+        found = evaluate_benchmark(
+            settings.model_copy(update={"models": served}),
+            Path(db),
+            limit=limit,
+            save_questions=Path(save_questions) if save_questions else None,
+            progress=progress,
+            say=say,
+        )
     if plots:
         plot_benchmark(found, *map(Path, plots))
     click.echo(found.to_json() if as_json else found.to_table())

@@ -255,7 +255,9 @@ def _judging(settings: BenchmarkSettings) -> JudgeSettings:
         rubric="reference",
         per_turn=True,
         otherwise="score",
-        models=JudgeModelsSettings(default=settings.models.default, judges=settings.models.judges),
+        models=JudgeModelsSettings(default=settings.models.default, judges=settings.models.judges).served(
+            settings.models.endpoints
+        ),
         repairs=settings.repairs,
         concurrency=settings.concurrency,
         prompts={name: path for name, path in settings.prompts.items() if name in _judges_prompts()},

@@ -28,7 +28,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from train.errors import TrainError
-from train.tokenizer import END_OF_TURN
 
 STATE = "training"
 MANIFEST = "manifest.json"
@@ -184,9 +183,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _fill_model(folder: Path, model: Any, tokenizer: Any, card: dict[str, Any]) -> None:
-    if model.can_generate():  # whoever loads it, vLLM too, stops where a turn ends
-        marks = tokenizer.convert_tokens_to_ids([tokenizer.eos_token, END_OF_TURN])
-        model.generation_config.eos_token_id = [mark for mark in marks if mark not in (None, tokenizer.unk_token_id)]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_json(folder / "descant.json", card)

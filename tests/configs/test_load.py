@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from configs.fit_settings import FitSettings, RewardFitSettings
 from configs.language_settings import AskFitSettings, DpoFitSettings, SftFitSettings
 from configs.load import ConfigError, load, presets
+from configs.model_settings import Endpoint, NotServedError
 from configs.settings import BernoulliSchedule, CampaignSettings, TurnRange
 
 
@@ -227,3 +228,49 @@ def test_what_belongs_to_an_endpoint_does_not_travel_to_a_role_with_its_own_mode
 def test_a_key_does_not_travel_to_a_role_with_its_own_address(tmp_path: Path) -> None:
     model = from_text(tmp_path, DEFAULT, "models.user.api_base=http://two/v1").models.of("user")
     assert (model.model, model.api_key, model.headers, model.params) == ("openai/a", None, {}, {"k": 1})
+
+
+def test_a_role_with_its_own_checkpoint_inherits_no_model_and_no_endpoint(tmp_path: Path) -> None:
+    text = """
+    models:
+      default: {model: openai/x, api_base: "http://a/v1", api_key: "env:KEY", params: {a: 1}, max_tokens: 9}
+      user: {checkpoint: fits/ask}
+    """
+    models = from_text(tmp_path, text).models.served({"fits/ask": Endpoint("http://b/v1", "ask-1")})
+    user = models.of("user")
+    assert (user.model, user.api_base, user.api_key, user.params) == ("hosted_vllm/ask-1", "http://b/v1", None, {})
+    assert user.max_tokens == 9
+    assert models.of("assistant").model == "openai/x"
+    assert [models.checkpoint_of(role) for role in ("user", "assistant")] == ["fits/ask", None]
+
+
+def test_a_role_with_its_own_model_does_not_inherit_a_checkpoint(tmp_path: Path) -> None:
+    models = from_text(
+        tmp_path, "models: {default: {checkpoint: fits/ask, temperature: 1.0}, user: {model: openai/x}}"
+    ).models
+    assert models.of("user").model == "openai/x"
+    assert models.of("user").temperature == 1.0
+    assert models.is_named("assistant")
+    with pytest.raises(NotServedError, match=r"nobody serves the checkpoint 'fits/ask' of models[.]assistant"):
+        models.of("assistant")
+
+
+def test_where_checkpoints_answer_is_not_part_of_what_is_stored(tmp_path: Path) -> None:
+    settings = from_text(tmp_path, "models: {user: {checkpoint: fits/ask}}")
+    served = settings.model_copy(
+        update={"models": settings.models.served({"fits/ask": Endpoint("http://b/v1", "ask")})}
+    )
+    assert served.model_dump(mode="json") == settings.model_dump(mode="json")
+    assert CampaignSettings.model_validate(served.model_dump(mode="json")) == settings
+
+
+@pytest.mark.parametrize("also", ["model: openai/x", 'api_base: "http://a/v1"', "api_key: env:KEY"])
+def test_a_checkpoint_beside_a_model_or_an_endpoint_is_refused(tmp_path: Path, also: str) -> None:
+    name = also.partition(":")[0]
+    found = mistake(tmp_path, f"models: {{user: {{checkpoint: fits/ask, {also}}}}}")
+    assert f"checkpoint and {name} are both given" in found
+
+
+def test_an_endpoint_without_a_model_over_a_default_checkpoint_is_refused(tmp_path: Path) -> None:
+    found = mistake(tmp_path, 'models: {default: {checkpoint: fits/ask}, user: {api_base: "http://a/v1"}}')
+    assert "user has an endpoint of its own and no model, and default names a checkpoint" in found
