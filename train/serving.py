@@ -108,6 +108,11 @@ def read_checkpoint(folder: str | Path, *, task: Task = "chat") -> Checkpoint:
         raise TrainError(f"{given!r} is a language model, which gives no rewards: serve it with --task chat")
     if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
         raise TrainError(f"no weights in {given!r}: it has neither *.safetensors nor *.bin")
+    if task == "chat" and (path / "training").is_dir():
+        raise TrainError(
+            f"{given!r} is a checkpoint on the way: the finished model alone has the chat template and the end marks to "
+            "serve it with; name the fit's folder (fits/NAME)"
+        )
     return Checkpoint(
         path, _served_name(path, card), card.get("objective"), _max_length(path, config, card, task), config
     )

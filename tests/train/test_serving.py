@@ -226,9 +226,15 @@ def test_the_served_name_tells_the_weights(tmp_path: Path, chat: Path) -> None:
     weights[-1] ^= 1
     (plain / "model.safetensors").write_bytes(weights)
     assert read_checkpoint(plain).served_name != name
-    on_the_way = make(tmp_path / "step-00000003")
+    on_the_way = make(tmp_path / "step-00000003", kind=tiny_model)
     (on_the_way / "training").mkdir()
-    assert read_checkpoint(on_the_way).served_name == "ask-of-mine-01234567-step-3"
+    assert read_checkpoint(on_the_way, task="reward").served_name == "ask-of-mine-01234567-step-3"
+
+
+def test_a_language_model_on_the_way_is_refused_since_its_template_comes_at_the_end(tmp_path: Path) -> None:
+    (make(tmp_path / "step-00000003") / "training").mkdir()
+    with pytest.raises(TrainError, match="a checkpoint on the way: the finished model alone has the chat template"):
+        read_checkpoint(tmp_path / "step-00000003")
 
 
 def checkpoint(**changes: Any) -> Checkpoint:
