@@ -15,6 +15,7 @@ from agents.prompts import Prompts, defused, transcript
 from agents.protocol import DialogueSoFar
 from agents.providers import ProviderError
 from agents.structured import read_json, unreadable
+from configs.settings import ContextKind
 from store.identity import call_id as identify_call
 from store.pairs import settled as settled  # part of what a judge says: a flip is a tie
 from store.records import Message
@@ -102,6 +103,16 @@ class Judge:
         """
         prompt = self._prompts.render("gate", transcript=transcript(dialogue.messages), query=defused(query))
         return await self._ask(prompt, self._site(dialogue, "gate", self.index + RETRY_STRIDE * attempt), _read_problem)
+
+    async def verify_context(
+        self, dialogue: DialogueSoFar, answer: str, *, kind: ContextKind, attempt: int = 0
+    ) -> Opinion:
+        """Whether `answer` fails what the query means, as an error of this kind would: `landed` if it does, else `missed`."""
+        prompt = self._prompts.render(
+            "verify_context", transcript=transcript(dialogue.messages), answer=defused(answer), kind=kind
+        )
+        site = self._site(dialogue, "verify_context", self.index + RETRY_STRIDE * attempt)
+        return await self._ask(prompt, site, _read_fails)
 
     async def compare(
         self,

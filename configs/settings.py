@@ -149,7 +149,10 @@ class GateSettings(Settings):
 
 
 class CapoSettings(Settings):
-    """Which context-dependent queries get negatives (CaPO: Parrot, section 3.3); the negatives themselves stand under `perturb`."""
+    """Which context-dependent queries get negatives (CaPO: Parrot, section 3.3); the negatives themselves stand under `perturb`.
+
+    All negatives of a dialogue are made side by side, so several times `concurrency` calls are in flight.
+    """
 
     check: bool = True
     """Ask the first judge whether a query that the rules found does depend on its context (Parrot's second step)."""
@@ -183,6 +186,15 @@ class PerturbSettings(Settings):
             raise ValueError("kinds is empty: name at least one, or drop `perturb`")
         if self.require_landed and not self.verify:
             raise ValueError("require_landed needs verify: true, since unverified perturbations never count as landed")
+        return self
+
+    @model_validator(mode="after")
+    def _one_prompt_contrasts_only(self) -> "PerturbSettings":
+        if self.altered_by == "assistant" and (strange := [kind for kind in self.kinds if kind in CONTEXT_KINDS]):
+            raise ValueError(
+                f"altered_by: assistant is MUSIC's one prompt, and {strange[0]} is an error of context: leave it to the "
+                "perturbation agent"
+            )
         return self
 
 
@@ -284,8 +296,16 @@ class CampaignSettings(Settings):
                 f"perturb.kinds: recipe capo makes errors of context, and {strange[0]} is none: the kinds are "
                 f"{', '.join(CONTEXT_KINDS)}"
             )
+        if self.perturb.schedule != "every":
+            raise ValueError("recipe capo perturbs the answers to context-dependent queries: drop perturb.schedule")
         if self.judge_pairs:
             raise ValueError("recipe capo verifies each negative by itself: drop judge_pairs")
+        assert self.capo is not None, "a config of capo is given its settings"
+        if not self.capo.play and (self.seeds.cut != "last_assistant" or self.seeds.format == "rehearsal"):
+            raise ValueError(
+                "capo.play: false takes the answers that seeds have: name a file of conversations, and set "
+                "seeds.cut=last_assistant"
+            )
         return self
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from agents.assistant import Assistant, ContrastiveAssistant
+from agents.context_errors import ContextErrors
 from agents.gate import Gate
 from agents.judge import Judge, names_apart
 from agents.ledger import Ledger
@@ -29,6 +30,7 @@ class Cast:
     assistant: Assistant
     contrastive_assistant: ContrastiveAssistant
     perturbation: PerturbationAgent
+    context_errors: ContextErrors
     judges: tuple[Judge, ...]
     gate: Gate | None = None
     """Between the user and the dialogue; null lets everything pass."""
@@ -57,7 +59,7 @@ def build_cast(settings: CampaignSettings, prompts: Prompts, ledger: Ledger) -> 
     user = _simulator(settings, model(models.of("user")), prompts)
     if settings.script is not None:
         user = ScriptedUser(user if settings.script == "first" else None)
-    assistant = model(models.of("assistant"))
+    assistant, perturbation = model(models.of("assistant")), model(models.of("perturbation"))
     judges = [models.of("judge", index) for index in range(len(models.judges))]
     known_as = names_apart([judge.model for judge in judges])
     cast_judges = tuple(
@@ -68,7 +70,8 @@ def build_cast(settings: CampaignSettings, prompts: Prompts, ledger: Ledger) -> 
         user=user,
         assistant=Assistant(assistant),
         contrastive_assistant=ContrastiveAssistant(assistant, prompts),
-        perturbation=PerturbationAgent(model(models.of("perturbation")), prompts),
+        perturbation=PerturbationAgent(perturbation, prompts),
+        context_errors=ContextErrors(perturbation, assistant, prompts),
         judges=cast_judges,
         gate=None
         if settings.gate is None
@@ -86,12 +89,13 @@ def _simulator(settings: CampaignSettings, model: LanguageModel, prompts: Prompt
 def roles_in_use(settings: CampaignSettings) -> list[tuple[Role, int]]:
     """The roles that the recipe really plays, judges with their place."""
     roles: list[tuple[Role, int]] = [("assistant", 0)]
-    if settings.script != "only":
+    if settings.script != "only" and (settings.capo is None or settings.capo.play):
         roles.insert(0, ("user", 0))
     perturb = settings.perturb
-    if perturb and perturb.altered_by == "perturbation":
+    if perturb and perturb.altered_by == "perturbation" and perturb.kinds != ("context_neglect",):
         roles.append(("perturbation", 0))
-    if (perturb and perturb.verify) or settings.judge_pairs:
+    checks = settings.capo is not None and settings.capo.check
+    if (perturb and perturb.verify) or settings.judge_pairs or checks:
         roles += [("judge", index) for index in range(len(settings.models.judges))]
     elif settings.gate and settings.gate.model:
         roles.append(("judge", 0))

@@ -7,8 +7,9 @@ from typing import Any
 from agents.gate import Gate
 from agents.ledger import Ledger
 from agents.prompts import GATE_VARIABLES, VARIABLES, Prompts
-from configs.settings import CampaignSettings, GateSettings, PerturbSettings
+from configs.settings import CampaignSettings, CapoSettings, GateSettings, PerturbSettings
 from graphs.best_of_n import RewardModel, build_best_of_n_graph
+from graphs.capo import build_capo_graph
 from graphs.cast import Cast, build_cast
 from graphs.dialogue import build_dialogue_graph
 from graphs.music import build_music_graph
@@ -37,6 +38,9 @@ def _graphs() -> Mapping[str, Any]:
         "`music`: two branches that live on, then the judges": build_music_graph(cast, perturb, judge_pairs=True),
         "`music` with `perturb.share`: the rejected branch takes over the chosen one's turns": build_music_graph(
             cast, perturb.model_copy(update={"share": "trunk"}), judge_pairs=True
+        ),
+        "`capo`: a dialogue, its context-dependent queries, and the negatives of each side by side": build_capo_graph(
+            cast, CapoSettings(), perturb
         ),
         "`best_of_n`: the assistant gives N candidates, a reward model picks": build_best_of_n_graph(
             cast, settings.candidates, _nobody()

@@ -12,11 +12,13 @@ from agents.ledger import CampaignStopping
 from configs.settings import CampaignSettings
 from graphs.best_of_n import BestOfNState, RewardModel, build_best_of_n_graph
 from graphs.candidates import with_candidates
+from graphs.capo import CapoState, build_capo_graph
 from graphs.cast import Cast
 from graphs.dialogue import build_dialogue_graph, recursion_limit
 from graphs.music import build_music_graph
+from graphs.negatives import with_negatives
 from graphs.outcome import Outcome, outcome_of
-from graphs.schedule import kinds_of, perturbed_answers, turns_of
+from graphs.schedule import kinds_of, perturbed_answers, turns_of, without_history
 from graphs.seeds import script_of
 from graphs.state import Comparison, DialogueState, Said, is_open
 from store.identity import chance, dialogue_id
@@ -49,9 +51,11 @@ class Recipe:
         settings = self.settings
         drawn = chance(settings.random_seed, self.campaign_id, seed.seed_id, trial)
         turns = turns_of(settings.turns, drawn)
-        perturb = settings.perturb
+        perturb = settings.perturb if settings.recipe != "capo" else None  # which plays first and perturbs afterwards
         answers = perturbed_answers(perturb, turns, drawn) if perturb else []
         kinds = kinds_of(perturb, turns, drawn) if perturb else []
+        if perturb and not any(message.role == "assistant" for message in seed.messages):
+            answers, kinds = without_history(perturb, answers, kinds, drawn)
         said = [Said(message, "seed", None) for message in seed.messages]
         script: DialogueState = {"script": script_of(seed)} if settings.script is not None else {}
         return {
@@ -77,6 +81,8 @@ class Recipe:
         start = self.start(seed, trial)
         turns = max(state["turns"] for state in start.values())
         limits = {"recursion_limit": recursion_limit(turns, self.settings.perturb, self.settings.gate)}
+        if self.settings.recipe == "capo":
+            return await self._play_capo(seed, trial, start["main"], limits)
         if self.branches == ("main",):
             ended: dict[Branch, DialogueState] = {"main": await self.graph.ainvoke(start["main"], limits)}
             comparisons: list[Comparison] = []
@@ -93,6 +99,14 @@ class Recipe:
             return outcome
         candidates = cast_to(BestOfNState, ended["main"]).get("candidates", [])
         return with_candidates(outcome, candidates, fit_id=self.scorer.fit.fit_id)
+
+    async def _play_capo(self, seed: Seed, trial: int, start: DialogueState, limits: Mapping[str, Any]) -> Outcome:
+        perturb = self.settings.perturb
+        assert perturb is not None, "validated settings of `capo` have a perturbation"
+        final: CapoState = await self.graph.ainvoke({"main": start, "seed_id": seed.seed_id, "trial": trial}, limits)
+        main: dict[Branch, DialogueState] = {"main": final["main"]}
+        outcome = outcome_of(seed, trial, main, [], prompt_hashes=self.prompt_hashes, perturb=None)
+        return with_negatives(outcome, final, seed, perturb)
 
 
 def build_recipe(
@@ -111,4 +125,9 @@ def build_recipe(
         assert scorer is not None, "a campaign of `best_of_n` is started with its scorer"
         graph = build_best_of_n_graph(cast, settings.candidates, scorer)
         return Recipe(settings, campaign_id, prompt_hashes, graph, ("main",), scorer)
+    if settings.recipe == "capo":
+        assert settings.capo is not None, "validated settings of `capo` have its own"
+        assert settings.perturb is not None, "and a perturbation"
+        graph = build_capo_graph(cast, settings.capo, settings.perturb)
+        return Recipe(settings, campaign_id, prompt_hashes, graph, ("main",))
     return Recipe(settings, campaign_id, prompt_hashes, build_dialogue_graph(cast, settings.perturb), ("main",))

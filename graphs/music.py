@@ -18,7 +18,7 @@ from agents.providers import ProviderError
 from configs.settings import GateSettings, PerturbSettings
 from graphs.cast import Cast
 from graphs.dialogue import build_dialogue_graph, recursion_limit
-from graphs.nodes import dialogue_so_far
+from graphs.nodes import dialogue_so_far, is_perturbed
 from graphs.schedule import within
 from graphs.state import BranchesState, Comparison, DialogueState, answers_given, is_open, messages_of
 
@@ -107,11 +107,12 @@ async def _sharing_the_trunk(
     graph: Any, perturb: PerturbSettings, gate: GateSettings | None, start: DialogueState, chosen: DialogueState
 ) -> DialogueState:
     """The chosen branch up to the first perturbed answer, then a life of its own."""
-    hits = within(start["perturbed_answers"], answers_given(chosen))
+    hits = _hits(start, chosen, perturb)
     if not hits:
         return _as_it_is(start, chosen)
     trunk = chosen["said"][: _places_of_answers(chosen)[hits[0]]]
-    return await _branch(graph, start | {"said": trunk, "perturbed_answers": hits}, gate, perturb)
+    due = start["perturbed_answers"] if perturb.schedule == "context" else hits  # by queries that are yet to come
+    return await _branch(graph, start | {"said": trunk, "perturbed_answers": due}, gate, perturb)
 
 
 async def _sharing_the_rest(
@@ -123,7 +124,7 @@ async def _sharing_the_rest(
     """
     state = _as_it_is(start, chosen)
     said, alterations, places = list(state["said"]), [], _places_of_answers(chosen)
-    for hit in within(start["perturbed_answers"], answers_given(chosen)):
+    for hit in _hits(start, chosen, perturb):
         place = places[hit]
         history = [*start["seed"], *chosen["said"][:place]]
         one = start | {"seed": history, "turns": 1, "perturbed_answers": [0], "kinds": [start["kinds"][hit]]}
@@ -137,6 +138,14 @@ async def _sharing_the_rest(
             said = said[: place + len(ended.get("said", []))]
             break
     return state | {"said": said, "alterations": alterations}
+
+
+def _hits(start: DialogueState, chosen: DialogueState, perturb: PerturbSettings) -> list[int]:
+    """The answers of the chosen branch that are to be perturbed, each by the history that it has there."""
+    places, messages, n_seed = _places_of_answers(chosen), messages_of(chosen), len(start["seed"])
+    due = within(start["perturbed_answers"], answers_given(chosen))
+    drawn = start | {"perturbed_answers": due}
+    return [hit for hit in due if is_perturbed(drawn, messages[: n_seed + places[hit]], hit, perturb)]
 
 
 def _as_it_is(start: DialogueState, chosen: DialogueState) -> DialogueState:

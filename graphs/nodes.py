@@ -11,9 +11,10 @@ from langgraph.types import Command
 
 from agents.protocol import DialogueSoFar, Refused, Utterance
 from agents.providers import ProviderError
-from configs.settings import PerturbSettings
+from configs.settings import PerturbationKind, PerturbSettings
 from graphs.cast import Cast
 from graphs.state import Alteration, DialogueState, Said, Tried, answers_given, caught_here, messages_of
+from store.context import context_dependent
 from store.records import Message, Verdict
 
 Update = dict[str, Any]
@@ -38,22 +39,27 @@ def first_speaker(perturb: PerturbSettings | None) -> Callable[[DialogueState], 
     """Who begins: the user after a seed that ends on an answer, else whoever treats the open user turn."""
 
     def route(state: DialogueState) -> Literal["user", "perturb", "assistant"]:
-        if messages_of(state)[-1].role != "user":
+        messages = messages_of(state)
+        if messages[-1].role != "user":
             return "user"
-        return "perturb" if alters_next(state, perturb) else "assistant"
+        return "perturb" if alters_next(state, messages, perturb) else "assistant"
 
     return route
 
 
 def perturb_node(cast: Cast) -> Node:
     async def perturb(state: DialogueState) -> Command[Literal["assistant", "__end__"]]:
-        """The perturbation agent alters the instruction that waits for an answer."""
-        dialogue = dialogue_so_far(state)
+        """The perturbation agent alters the instruction that waits for an answer; neglect leaves it as it is."""
+        dialogue, kind = dialogue_so_far(state), _kind(state)
+        altered: str | None
         try:
-            altered = await cast.perturbation.alter(dialogue, missed=_missed(state))
+            if kind == "music_contrast":
+                altered = (await cast.perturbation.alter(dialogue, missed=_missed(state))).content
+            else:
+                altered = await cast.context_errors.alter(kind, dialogue, missed=_missed(state))
         except ProviderError as error:
             return failed(error, state, cast.judges[0].name)
-        return Command(goto="assistant", update={"pending": _alteration(state, dialogue, altered.content)})
+        return Command(goto="assistant", update={"pending": _alteration(state, dialogue, altered)})
 
     return perturb
 
@@ -62,14 +68,18 @@ def assistant_node(cast: Cast, perturb: PerturbSettings | None) -> Node:
     async def assistant(state: DialogueState) -> Command[Literal["verify", "user", "__end__"]]:
         """The assistant answers the visible instruction, or the altered one that waits."""
         dialogue = dialogue_so_far(state)
-        alteration, missed = state.get("pending"), _missed(state)
+        alteration, ordinal = state.get("pending"), len(state.get("tries", []))
         try:
             if alteration is not None:
-                utterance = await cast.assistant.answer(
-                    dialogue, altered_instruction=alteration.altered_instruction, ordinal=len(missed)
-                )
+                altered = alteration.altered_instruction
+                if alteration.kind == "music_contrast":
+                    utterance = await cast.assistant.answer(dialogue, altered_instruction=altered, ordinal=ordinal)
+                else:
+                    utterance = await cast.context_errors.answer(
+                        alteration.kind, dialogue, altered_instruction=altered, ordinal=ordinal
+                    )
             elif _contrasts_in_one_prompt(state, perturb):
-                utterance = await cast.contrastive_assistant.contrast(dialogue, missed=missed)
+                utterance = await cast.contrastive_assistant.contrast(dialogue, missed=_missed(state))
                 alteration = _alteration(state, dialogue, utterance.altered_instruction or "")
             else:
                 utterance = await cast.assistant.respond(dialogue)
@@ -91,15 +101,20 @@ def verify_node(cast: Cast, perturb: PerturbSettings) -> Node:
     async def verify(state: DialogueState) -> Command[Literal["perturb", "assistant", "user", "__end__"]]:
         """The first judge says whether the perturbed answer fails the visible instruction; a miss is tried again."""
         judge, (*before, last) = cast.judges[0], state["tries"]
+        dialogue, answer, kind = dialogue_so_far(state), last.answer.message.content, _kind(state)
         try:
-            opinion = await judge.verify(dialogue_so_far(state), last.answer.message.content, attempt=len(before))
+            if kind == "music_contrast":
+                opinion = await judge.verify(dialogue, answer, attempt=len(before))
+            else:
+                opinion = await judge.verify_context(dialogue, answer, kind=kind, attempt=len(before))
         except ProviderError as error:
             if error.fatal:
                 raise
             opinion = None  # the failed call is in the journal; the answer stays as it is, unchecked
         tries = [*before, last._replace(opinion=opinion)]
         if opinion is not None and opinion.verdict == "missed" and len(tries) <= perturb.retries:
-            goto: Literal["perturb", "assistant"] = "perturb" if alters_next(state, perturb) else "assistant"
+            alters = alters_next(state, dialogue.messages, perturb)
+            goto: Literal["perturb", "assistant"] = "perturb" if alters else "assistant"
             return Command(goto=goto, update={"pending": None, "tries": tries})
         return _after_answer(state, _settled(state, tries, judge.name), answers_given(state) + 1)
 
@@ -121,7 +136,8 @@ def _settled(state: DialogueState, tries: Sequence[Tried], judge: str) -> Update
 
 def _missed(state: DialogueState) -> list[str]:
     """The altered instructions that were tried for the answer that is due."""
-    return [tried.altered_instruction for tried in state.get("tries", [])]
+    tried = (tried.altered_instruction for tried in state.get("tries", []))
+    return [text for text in tried if text is not None]
 
 
 def _after_answer(state: DialogueState, update: Update, answers: int) -> Command[Any]:
@@ -144,18 +160,34 @@ def said_by(agent: Literal["user", "assistant"], utterance: Utterance) -> Said:
     return Said(Message(role=agent, content=utterance.content), wrote, utterance.call_id, utterance.completion_tokens)
 
 
-def _alteration(state: DialogueState, dialogue: DialogueSoFar, altered_instruction: str) -> Alteration:
-    kind = state["kinds"][answers_given(state)]
-    return Alteration(dialogue.depth, kind, dialogue.instruction, altered_instruction)
+def _alteration(state: DialogueState, dialogue: DialogueSoFar, altered_instruction: str | None) -> Alteration:
+    return Alteration(dialogue.depth, _kind(state), dialogue.instruction, altered_instruction)
 
 
-def _is_perturbed(state: DialogueState) -> bool:
-    return answers_given(state) in state["perturbed_answers"]
+def _kind(state: DialogueState) -> PerturbationKind:
+    """Of the perturbation of the answer that is due."""
+    return state["kinds"][answers_given(state)]
 
 
-def alters_next(state: DialogueState, perturb: PerturbSettings | None) -> bool:
-    return perturb is not None and perturb.altered_by == "perturbation" and _is_perturbed(state)
+def is_perturbed(
+    state: DialogueState, messages: Sequence[Message], answer: int, perturb: PerturbSettings | None
+) -> bool:
+    """Whether an answer (from 0) is one to perturb, after `messages`, the last of which is the user's.
+
+    By the schedule, and where an error of context falls on it, only with a history that it can fail.
+    """
+    if perturb is None or answer not in state["perturbed_answers"]:
+        return False
+    if perturb.schedule == "context":
+        return context_dependent(messages[:-1], messages[-1].content)
+    return state["kinds"][answer] == "music_contrast" or any(message.role == "assistant" for message in messages)
+
+
+def alters_next(state: DialogueState, messages: Sequence[Message], perturb: PerturbSettings | None) -> bool:
+    by_agent = perturb is not None and perturb.altered_by == "perturbation"
+    return by_agent and is_perturbed(state, messages, answers_given(state), perturb)
 
 
 def _contrasts_in_one_prompt(state: DialogueState, perturb: PerturbSettings | None) -> bool:
-    return perturb is not None and perturb.altered_by == "assistant" and _is_perturbed(state)
+    in_one = perturb is not None and perturb.altered_by == "assistant"
+    return in_one and is_perturbed(state, messages_of(state), answers_given(state), perturb)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from agents.judge import Opinion, settled
 from configs.settings import PerturbSettings
-from graphs.state import Comparison, DialogueState, messages_of
+from graphs.state import Alteration, Comparison, DialogueState, messages_of
 from store.identity import catch_id, judgement_id, pair_id, perturbation_id, turn_id
 from store.pairs import first_divergent_turn, length_ratio, majority, similarity
 from store.records import (
@@ -47,17 +47,17 @@ def outcome_of(
 ) -> Outcome:
     """Records of one seed; the branches share the turns of their trunk, which the first branch wrote."""
     states = list(ended.values())
-    trunk = _chain(states[0], seed, None, writer=states[0]["dialogue_id"], start=0, stop=_shared(states))
+    trunk = chain(states[0], seed, None, writer=states[0]["dialogue_id"], start=0, stop=_shared(states))
     records: list[Record] = [*trunk]
     dialogues: dict[Branch, Dialogue] = {}
     for branch, state in ended.items():
-        own = _chain(state, seed, trunk[-1].turn_id, writer=state["dialogue_id"], start=len(trunk), stop=None)
+        own = chain(state, seed, trunk[-1].turn_id, writer=state["dialogue_id"], start=len(trunk), stop=None)
         records += own
-        records += _perturbations(state, own, first_depth=len(trunk))
+        records += perturbations_of(state, own, first_depth=len(trunk))
         records += _caught(state)
         forked_from = states[0]["dialogue_id"] if state is not states[0] and len(trunk) > len(seed.messages) else None
-        dialogues[branch] = _dialogue(seed, trial, branch, state, [*trunk, *own], prompt_hashes, forked_from)
-        records.append(_stats(dialogues[branch], state))
+        dialogues[branch] = dialogue_row(seed, trial, branch, state, [*trunk, *own], prompt_hashes, forked_from)
+        records.append(stats_row(dialogues[branch], state))
     records += _pairs(seed, ended, dialogues, comparisons, perturb)
     records += dialogues.values()
     failed = sum(dialogue.status == "failed" for dialogue in dialogues.values())
@@ -76,7 +76,7 @@ def _shared(states: Sequence[DialogueState]) -> int:
     return seed + sum(1 for _ in takewhile(lambda same: all(said == same[0] for said in same), spoken))
 
 
-def _chain(
+def chain(
     state: DialogueState, seed: Seed, parent: str | None, *, writer: str, start: int, stop: int | None
 ) -> list[Turn]:
     """The turns from `start` to `stop` of a dialogue, each the child of the one before."""
@@ -103,7 +103,7 @@ def _chain(
     return turns
 
 
-def _perturbations(state: DialogueState, own: Sequence[Turn], *, first_depth: int) -> list[Record]:
+def perturbations_of(state: DialogueState, own: Sequence[Turn], *, first_depth: int) -> list[Record]:
     """What was injected into a branch, and the verdict on it if somebody checked."""
     records: list[Record] = []
     for alteration in state.get("alterations", []):
@@ -122,7 +122,7 @@ def _perturbations(state: DialogueState, own: Sequence[Turn], *, first_depth: in
             )
         )
         records += [
-            _verification(state["dialogue_id"], turn.turn_id, alteration.judge or "", attempt, opinion)
+            _verification(state["dialogue_id"], turn.turn_id, alteration, attempt, opinion)
             for attempt, opinion in enumerate(alteration.opinions)
         ]
     return records
@@ -141,15 +141,15 @@ def _caught(state: DialogueState) -> list[Record]:
     ]
 
 
-def _verification(dialogue_id: str, turn: str, judge: str, attempt: int, opinion: Opinion) -> Judgement:
+def _verification(dialogue_id: str, turn: str, alteration: Alteration, attempt: int, opinion: Opinion) -> Judgement:
     """The verdict on one try: of the turn as it stands for the last one, of an answer that was taken back before it."""
     return Judgement(
         judgement_id=judgement_id(LABEL_SET, dialogue_id, turn, f"0, try {attempt + 1}" if attempt else 0, "single"),
         label_set=LABEL_SET,
         dialogue_id=dialogue_id,
         turn_id=turn,
-        judge_model=judge,
-        rubric="verify",
+        judge_model=alteration.judge or "",
+        rubric="verify" if alteration.kind == "music_contrast" else "verify_context",
         presentation="single",
         verdict=opinion.verdict,
         rationale=opinion.rationale,
@@ -160,7 +160,7 @@ def _verification(dialogue_id: str, turn: str, judge: str, attempt: int, opinion
     )
 
 
-def _dialogue(
+def dialogue_row(
     seed: Seed,
     trial: int,
     branch: Branch,
@@ -186,7 +186,7 @@ def _dialogue(
     )
 
 
-def _stats(dialogue: Dialogue, state: DialogueState) -> DialogueStats:
+def stats_row(dialogue: Dialogue, state: DialogueState) -> DialogueStats:
     words = sum(len(message.content.split()) for message in messages_of(state))
     tokens = [said.completion_tokens for said in state.get("said", []) if said.call_id is not None]
     known = [count for count in tokens if count is not None]

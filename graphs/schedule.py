@@ -2,12 +2,21 @@
 
 import random
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from configs.settings import BernoulliSchedule, PerturbSettings, TurnPoisson, TurnRange, Turns, TurnWeights
+from configs.settings import (
+    BernoulliSchedule,
+    PerturbationKind,
+    PerturbSettings,
+    TurnPoisson,
+    TurnRange,
+    Turns,
+    TurnWeights,
+)
 
 
 def perturbed_answers(settings: PerturbSettings, turns: int, generator: random.Random) -> list[int]:
-    """Places (from 0) of the perturbed answers: never empty."""
+    """Places (from 0) of the perturbed answers: never empty. With schedule `context` all, since the queries are yet to come."""
     schedule = settings.schedule
     if isinstance(schedule, BernoulliSchedule):
         hit = [answer for answer in range(turns) if generator.random() < schedule.bernoulli]
@@ -25,10 +34,33 @@ def within(perturbed: Sequence[int], answers: int) -> list[int]:
     return [answer for answer in perturbed if answer < answers] or [*range(answers)][-1:]
 
 
-def kinds_of(settings: PerturbSettings, turns: int, generator: random.Random) -> list[str]:
+def kinds_of(settings: PerturbSettings, turns: int, generator: random.Random) -> list[PerturbationKind]:
     """A kind for each answer, drawn uniformly; the ones that are not perturbed stay unused."""
-    kinds: Sequence[str] = settings.kinds
-    return [generator.choice(kinds) for _ in range(turns)]
+    return [generator.choice(settings.kinds) for _ in range(turns)]
+
+
+class Drawn(NamedTuple):
+    """Which answers are perturbed, and the kind of each answer."""
+
+    answers: list[int]
+    kinds: list[PerturbationKind]
+
+
+def without_history(
+    settings: PerturbSettings, answers: Sequence[int], kinds: Sequence[PerturbationKind], generator: random.Random
+) -> Drawn:
+    """The same for a dialogue whose first answer has nothing before it, so that an error of context cannot fall on it.
+
+    The instruction contrast takes its place if it is among the kinds; else another answer is perturbed, if there is one.
+    """
+    if 0 not in answers or kinds[0] == "music_contrast":
+        return Drawn([*answers], [*kinds])
+    if "music_contrast" in settings.kinds:
+        return Drawn([*answers], ["music_contrast", *kinds[1:]])
+    later = [answer for answer in answers if answer]
+    if not later and len(kinds) > 1:
+        later = [generator.randrange(1, len(kinds))]
+    return Drawn(later, [*kinds])
 
 
 def turns_of(turns: Turns, generator: random.Random) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, NamedTuple, TypedDict
 
 from agents.judge import Opinion, Presentation
 from agents.protocol import Utterance
+from configs.settings import PerturbationKind
 from store.records import CatchOutcome, Message, Verdict
 
 
@@ -23,20 +24,22 @@ class Said(NamedTuple):
 class Tried(NamedTuple):
     """One try of a contrast that is to be verified: it stands in no transcript yet."""
 
-    altered_instruction: str
+    altered_instruction: str | None
+    """Null for context neglect, which alters nothing but the history."""
     answer: Said
     opinion: Opinion | None = None
     """Null before the judge has spoken, and when its model failed."""
 
 
 class Alteration(NamedTuple):
-    """An instruction that was altered, and what became of it."""
+    """An answer that was perturbed, and what became of it."""
 
     depth: int
     """Place in the conversation of the answer that followed it."""
-    kind: str
+    kind: PerturbationKind
     instruction: str
-    altered_instruction: str
+    altered_instruction: str | None
+    """Null for context neglect, which alters nothing but the history."""
     verdict: Verdict = "unchecked"
     judge: str | None = None
     """The model that checked it."""
@@ -81,7 +84,7 @@ class DialogueState(TypedDict, total=False):
     """Assistant answers to come."""
     perturbed_answers: list[int]
     """Which of them (from 0) are perturbed; empty for a plain dialogue."""
-    kinds: list[str]
+    kinds: list[PerturbationKind]
     """The kind of perturbation of each answer, used where it is perturbed."""
 
     script: list[str]

@@ -26,6 +26,11 @@ def music() -> Any:
     return _graph("rehearsal")
 
 
+def capo() -> Any:
+    """The `capo` graph, on the rehearsal."""
+    return _graph("capo-rehearsal")
+
+
 def best_of_n() -> Any:
     """The `best_of_n` graph. What picks here is the shortest answer: this floor has no reward model."""
     return _graph("best-of-n-rehearsal", _shortest())

@@ -15,7 +15,7 @@ from agents.user import END_MARK
 from configs.settings import PerturbSettings
 from graphs.cast import Cast
 from graphs.nodes import Node, Update, alters_next, dialogue_so_far, failed, said_by
-from graphs.state import Catch, DialogueState, answers_given, caught_here
+from graphs.state import Catch, DialogueState, answers_given, caught_here, messages_of
 from store.records import CatchOutcome
 
 
@@ -78,8 +78,9 @@ def _let_pass(
 ) -> Command[Any]:
     if utterance.ends_dialogue:
         return Command(goto="__end__", update=update | {"termination_reason": "user_ended"})
-    goto: Literal["perturb", "assistant"] = "perturb" if alters_next(state, perturb) else "assistant"
-    return Command(goto=goto, update=update | {"said": [said_by("user", utterance)]})
+    said = said_by("user", utterance)
+    alters = alters_next(state, [*messages_of(state), said.message], perturb)
+    return Command(goto="perturb" if alters else "assistant", update=update | {"said": [said]})
 
 
 def _outcome(gate: Gate, finding: Finding, *, attempt: int) -> CatchOutcome:

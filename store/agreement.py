@@ -187,7 +187,7 @@ def label_sets(path: str | os.PathLike[str]) -> list[str]:
     """The sets of verdicts on pairs and conversations; checks of perturbations, and matches of two campaigns, are none."""
     rows = query(
         path,
-        "SELECT label_set FROM judgements WHERE rubric <> 'verify' AND opponent_id IS NULL GROUP BY 1 ORDER BY 1",
+        "SELECT label_set FROM judgements WHERE rubric NOT IN ('verify', 'verify_context', 'depends') AND opponent_id IS NULL GROUP BY 1 ORDER BY 1",
     )
     return [row["label_set"] for row in rows]
 
@@ -214,7 +214,7 @@ def _said(path: str | os.PathLike[str], label_set: str) -> list[Said]:
         LEFT JOIN (SELECT pair_id, seed_id FROM pairs JOIN dialogues ON dialogue_id = chosen_id) AS of_pair USING (pair_id)
         LEFT JOIN (SELECT dialogue_id, seed_id FROM dialogues) AS of_dialogue
             ON of_dialogue.dialogue_id = judgements.dialogue_id
-        WHERE label_set = ? AND rubric <> 'verify' AND opponent_id IS NULL ORDER BY judgement_id
+        WHERE label_set = ? AND rubric NOT IN ('verify', 'verify_context', 'depends') AND opponent_id IS NULL ORDER BY judgement_id
         """,
         [label_set],
     )

@@ -94,7 +94,7 @@ def _show_dialogue(path: str | os.PathLike[str], identity: str, console: Console
         _line(console, Text(f"error: {neutral(dialogue['error'])}", style="red"))
     _line(console, Text(f"{dialogue['seed_id']} · {dialogue['campaign_id']}", style="dim"))
     _turns(console, _path_of(path, identity))
-    _verdicts(path, console, "judgements.dialogue_id = ? AND rubric <> 'verify'", [identity])
+    _verdicts(path, console, "judgements.dialogue_id = ? AND rubric NOT IN ('verify', 'verify_context')", [identity])
 
 
 def _show_pair(path: str | os.PathLike[str], identity: str, console: Console) -> None:

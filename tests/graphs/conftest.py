@@ -8,11 +8,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
-from agents.prompts import Prompts
 from configs.settings import CampaignSettings
 from graphs.best_of_n import RewardModel, Rewards
 from graphs.campaign import campaign_identity
-from graphs.cast import build_cast
+from graphs.cast import build_cast, prompts_of
 from graphs.execute import build_recipe
 from graphs.outcome import Outcome
 from store.identity import seed_id, split_of
@@ -30,6 +29,10 @@ DEFAULT_PARTS: Mapping[str, Part] = {
     "contrast": lambda _: json.dumps({"altered_instruction": "something else", "answer": "beside the point"}),
     "verify": lambda _: '{"rationale": "r", "fails": true}',
     "compare": lambda _: '{"better": "A"}',
+    "depends": lambda _: '{"depends": true}',
+    "guess": lambda text: f"a guess of {text.count('<missed>') + 1}",
+    "misread": lambda text: f"a misreading of {text.count('<missed>') + 1}",
+    "verify_context": lambda _: '{"rationale": "r", "fails": true}',
 }
 
 
@@ -130,7 +133,7 @@ def play() -> Play:
         ledger = PatientLedger()
         with scripted_model(speak) as model:
             settings = CampaignSettings.model_validate({"models": {"default": {"model": model}}, **given})
-            prompts = Prompts()
+            prompts = prompts_of(settings)
             recipe = build_recipe(
                 settings,
                 campaign_identity(settings, prompts, picks_by),
