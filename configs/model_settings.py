@@ -232,7 +232,7 @@ class ModelsSettings(Settings):
             if checkpoint not in self._endpoints:
                 raise NotServedError(
                     f"nobody serves the checkpoint {checkpoint!r} of models.{role}: `descant run`, `descant judge` and "
-                    "`descant evaluate best-of-n` do; elsewhere start it with `descant serve` and name model and api_base"
+                    "`descant evaluate` do; elsewhere start it with `descant serve` and name model and api_base"
                 )
             endpoint = self._endpoints[checkpoint]
             found |= {"model": endpoint.litellm_model, "api_base": endpoint.api_base, "api_key": endpoint.api_key}

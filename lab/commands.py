@@ -153,8 +153,6 @@ def mtbench(
     """
     from configs.benchmark_settings import BenchmarkSettings
     from configs.load import load
-    from configs.model_settings import Role
-    from graphs.checkpoints import judges_of, served_models
     from train.errors import TrainError, require_extra
 
     for plot in plots:
@@ -164,8 +162,9 @@ def mtbench(
     named = {"questions": questions, "references": references}
     extra = [f"{key}={json.dumps(file)}" for key, file in named.items() if file]
     settings = load(config, BenchmarkSettings, overrides=[*overrides, *extra], folder="benchmark")
+    from graphs.checkpoints import with_checkpoints
     from graphs.progress import Progress, Silent, StderrProgress
-    from lab.mtbench import evaluate_benchmark
+    from lab.mtbench import campaign_of, evaluate_benchmark, read_paper
     from lab.mtbench_scores import plot_benchmark
 
     def progress(part: str) -> Progress:
@@ -175,14 +174,13 @@ def mtbench(
         if not quiet:
             click.echo(text, err=True)
 
-    roles: list[tuple[Role, int]] = [("assistant", 0), *judges_of(settings.models)]
-    roles += [("user", 0)] if settings.benchmark == "mtbench++" else []
+    paper = read_paper(settings, limit=limit)
     serving = click.get_current_context().ensure_object(dict)["serving"]
-    with served_models(settings.models, roles, serving, say=say, simulator=settings.simulator) as served:
+    with with_checkpoints(campaign_of(settings, paper), serving, say=say, judged=True) as campaign:
         found = evaluate_benchmark(
-            settings.model_copy(update={"models": served}),
+            settings.model_copy(update={"models": campaign.models}),
+            paper,
             Path(db),
-            limit=limit,
             save_questions=Path(save_questions) if save_questions else None,
             progress=progress,
             say=say,

@@ -72,7 +72,8 @@ class Paper(NamedTuple):
     """Of the references: null where the questions bring them."""
     script: bool
     """Whether the script is all that the user says."""
-    what: str
+    limit: int | None
+    """Rows of the file that were asked for."""
 
 
 def read_paper(settings: BenchmarkSettings, *, limit: int | None = None) -> Paper:
@@ -105,7 +106,7 @@ def read_paper(settings: BenchmarkSettings, *, limit: int | None = None) -> Pape
     source = (
         None if settings.references is None else content_hash(Path(settings.references).read_text(encoding="utf-8"))
     )
-    return Paper(questions, references, source, only, _what(settings, seeds, only))
+    return Paper(questions, references, source, only, limit)
 
 
 def _gold_paper(path: str, limit: int | None) -> Paper:
@@ -116,19 +117,19 @@ def _gold_paper(path: str, limit: int | None) -> Paper:
         if turn.task in BY_REFERENCE
     }
     questions = [Question(turn.seed, str(turn.dialogue), turn.task, (turn.turn - 1,)) for turn in turns]
-    what = (
-        f"MT-Bench-101: {len({turn.dialogue for turn in turns})} dialogues, {len(turns)} judged turns, each answered after "
-        "the gold turns before it"
-    )
-    return Paper(questions, references, None, True, what)
+    return Paper(questions, references, None, True, limit)
 
 
-def _what(settings: BenchmarkSettings, seeds: Sequence[Seed], only: bool) -> str:
-    """What is really run, in words: an extension is never called MT-Bench++ itself."""
+def what_is_run(settings: BenchmarkSettings, paper: Paper) -> str:
+    """In words: an extension is never called MT-Bench++ itself."""
+    seeds = [question.seed for question in paper.questions]
     n, turns, file = len(seeds), settings.turns_played, Path(settings.questions or "").name
+    if settings.benchmark == "mtbench101":
+        dialogues = len({question.question for question in paper.questions})
+        return f"MT-Bench-101: {dialogues} dialogues, {n} judged turns, each answered after the gold turns before it"
     if settings.benchmark == "mtbench":
         return f"MT-Bench: {n} questions of {turns} turns, from {file}"
-    if not only:
+    if not paper.script:
         model = settings.models.of("user").model
         return (
             f"MT-Bench extended to {turns} turns by the simulator {model} (ours; the paper's MT-Bench++ was written by people "
@@ -143,9 +144,9 @@ def _what(settings: BenchmarkSettings, seeds: Sequence[Seed], only: bool) -> str
 
 def evaluate_benchmark(
     settings: BenchmarkSettings,
+    paper: Paper,
     database: Path,
     *,
-    limit: int | None = None,
     save_questions: Path | None = None,
     progress: Callable[[str], Progress] = lambda _: Silent(),
     say: Callable[[str], None] = lambda _: None,
@@ -153,7 +154,7 @@ def evaluate_benchmark(
     """Answer, judge and count, or go on with it: what is paid for is not paid again.
 
     Args:
-        limit: at most so many questions, or dialogues of MT-Bench-101, from the front.
+        paper: what `read_paper` made of the same settings.
         save_questions: where an extension's questions are written, with all their turns, for other assistants.
         progress: from a part's name to what shows it.
         say: is told beforehand how many calls it takes.
@@ -162,19 +163,17 @@ def evaluate_benchmark(
         BenchmarkError, StoreError, ModelMissingError, PreflightError, PromptError: before anything is paid.
         CampaignStopping: interrupted, or the budget is spent; the same command goes on.
     """
-    paper = read_paper(settings, limit=limit)
+    what = what_is_run(settings, paper)
     if save_questions is not None and (settings.benchmark != "mtbench++" or paper.script):
-        raise BenchmarkError(
-            f"--save-questions keeps what a simulator wrote, and nothing is extended here: {paper.what}"
-        )
+        raise BenchmarkError(f"--save-questions keeps what a simulator wrote, and nothing is extended here: {what}")
     judging = _judging(settings)
     prompts = Prompts(judging.prompts, variables=JUDGING_VARIABLES)
     if judging.models.unnamed():
         raise ModelMissingError("no model for a judge: set models.judges.0.model to a LiteLLM model string")
     check(judging.models.resolved(), priced=settings.budget.usd is not None)
-    say(_bill(settings, paper))
+    say(f"{what}\n{_bill(settings, paper)}")
     campaign = run_campaign(
-        _campaign(settings, script="only" if paper.script else "first", limit=limit),
+        campaign_of(settings, paper),
         [question.seed for question in paper.questions],
         database,
         progress=progress("answers"),
@@ -209,7 +208,7 @@ def evaluate_benchmark(
     found = BenchmarkResult(
         name=settings.name,
         benchmark=settings.benchmark,
-        what=paper.what,
+        what=what,
         assistant=settings.models.of("assistant").model,
         judges=tuple(judged.judges),
         label_set=label_set,
@@ -226,8 +225,12 @@ def evaluate_benchmark(
     return found
 
 
+def campaign_of(settings: BenchmarkSettings, paper: Paper) -> CampaignSettings:
+    """The campaign in which the assistant answers this paper."""
+    return _campaign(settings, script="only" if paper.script else "first", limit=paper.limit)
+
+
 def _campaign(settings: BenchmarkSettings, *, script: str, limit: int | None) -> CampaignSettings:
-    """The campaign in which the assistant answers."""
     shape = "mtbench101" if settings.benchmark == "mtbench101" else "mtbench"
     return CampaignSettings.model_validate(
         {
@@ -281,7 +284,7 @@ def _bill(settings: BenchmarkSettings, paper: Paper) -> str:
         queries = answers - sum(scripts)
     calls = answers + queries + answers * judges
     asked = f"{answers} answers, " + (f"{queries} queries of the simulator, " if queries else "")
-    return f"{paper.what}\n{asked}{answers * judges} verdicts: {calls} calls, those that are paid already included"
+    return f"{asked}{answers * judges} verdicts: {calls} calls, those that are paid already included"
 
 
 def _judged_turns(paper: Paper) -> dict[str, list[int]]:

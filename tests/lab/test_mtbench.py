@@ -3,7 +3,8 @@
 import json
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from agents.ledger import CampaignStopping
 from agents.rehearsal.server import ServerSettings, serving
 from configs.benchmark_settings import BenchmarkSettings
 from configs.errors import DescantError
+from configs.model_settings import Endpoint
+from graphs.checkpoints import Serving
 from lab.mtbench import BenchmarkError, evaluate_benchmark, read_paper
 from lab.mtbench_scores import BenchmarkResult
 from store.database import StoreError, query
@@ -81,7 +84,7 @@ def evaluate(
 ) -> BenchmarkResult:
     with scripted_model(model) as name:
         settings = BenchmarkSettings.model_validate({"models": {"default": {"model": name}}, **given})
-        return evaluate_benchmark(settings, database, limit=limit, save_questions=save)
+        return evaluate_benchmark(settings, read_paper(settings, limit=limit), database, save_questions=save)
 
 
 def test_mtbench_speaks_both_turns_and_grades_math_by_its_reference(tmp_path: Path, files: dict[str, str]) -> None:
@@ -231,7 +234,7 @@ def test_a_judge_without_a_name_is_refused(tmp_path: Path, files: dict[str, str]
         {"questions": files["questions"], "models": {"assistant": {"model": "rehearsal/default"}}}
     )
     with pytest.raises(DescantError, match="no model for a judge"):
-        evaluate_benchmark(settings, tmp_path / "c.duckdb")
+        evaluate_benchmark(settings, read_paper(settings), tmp_path / "c.duckdb")
 
 
 def test_a_limit_takes_from_the_front_and_changes_no_id(files: dict[str, str]) -> None:
@@ -306,3 +309,26 @@ def test_the_command_draws_and_warns_that_it_was_rehearsed(tmp_path: Path, files
     assert "9 answers, 3 queries of the simulator, 9 verdicts: 21 calls" in done.stderr
     assert "the figures say nothing about real models" in " ".join(done.stdout.split())
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_checkpoint_answers_or_judges_while_it_is_served(tmp_path: Path, files: dict[str, str]) -> None:
+    served: list[list[str]] = []
+
+    @contextmanager
+    def serve(folders: Sequence[str], *, say: Callable[[str], None]) -> Iterator[Mapping[str, Endpoint]]:
+        del say
+        served.append(list(folders))
+        with serving() as api_base:
+            yield {folder: Endpoint(api_base, folder) for folder in folders}
+
+    (tmp_path / "config.yaml").write_text(
+        json.dumps({"models": {"assistant": {"checkpoint": "default"}, "judges": [{"checkpoint": "perfect"}]}})
+    )
+    arguments = ["evaluate", "mtbench", str(tmp_path / "config.yaml"), "--questions", files["questions"], "--json"]
+    arguments += ["--db", str(tmp_path / "c.duckdb"), "--quiet"]
+    ours = {"serving": lambda: Serving(lambda _: None, serve)}
+    result = CliRunner().invoke(descant.build(), arguments, obj=ours, catch_exceptions=False)
+    printed = json.loads(result.stdout)
+    assert served == [["default", "perfect"]]
+    assert (printed["assistant"], printed["judges"]) == ("hosted_vllm/default", ["hosted_vllm/perfect"])
+    assert (printed["counts"]["verdicts"], printed["calls_sent"]) == (8, 16)
