@@ -122,22 +122,25 @@ def causal_of(model: Any) -> Any:
 
 def target_losses(model: Any, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
     """loss_A = -log p(target | what stands before it), of all targets row by row; each is predicted from the place before it."""
-    wanted_BT = targets_BT[:, 1:] != IGNORED
-    logits_AV = next_logits(model, ids_BT, wanted_BT)
-    return cross_entropy(logits_AV, targets_BT[:, 1:][wanted_BT], reduction="none")
+    row_A, place_A = torch.nonzero(targets_BT[:, 1:] != IGNORED, as_tuple=True)
+    logits_AV = next_logits(model, ids_BT, row_A, place_A)
+    return cross_entropy(logits_AV, targets_BT[row_A, place_A + 1], reduction="none")
 
 
-def next_logits(model: Any, ids_BT: Tensor, wanted_BT: Tensor, **inputs: Any) -> Tensor:
-    """logits_AV in fp32 of the token after each wanted place (wanted_BT is one shorter than the tokens).
+def next_logits(model: Any, ids_BT: Tensor, row_A: Tensor, place_A: Tensor, **inputs: Any) -> Tensor:
+    """logits_AV in fp32 of what follows the tokens at `place_A` of the rows `row_A`.
 
     Gemma-2 caps its logits, cap * tanh(logit / cap), and so does this.
+
+    Args:
+        inputs: positions and masks, where they are not a plain sequence's.
     """
     causal = causal_of(model)
     if causal.config.model_type not in PLAIN_HEADS:
-        logits: Tensor = causal(input_ids=ids_BT, use_cache=False, **inputs).logits[:, :-1][wanted_BT].float()
+        logits: Tensor = causal(input_ids=ids_BT, use_cache=False, **inputs).logits[row_A, place_A].float()
         return logits
     hidden_BTD = causal.model(input_ids=ids_BT, use_cache=False, **inputs).last_hidden_state
-    logits_AV = causal.lm_head(hidden_BTD[:, :-1][wanted_BT]).float()
+    logits_AV = causal.lm_head(hidden_BTD[row_A, place_A]).float()
     cap = getattr(causal.config, "final_logit_softcapping", None)
     capped_AV: Tensor = cap * torch.tanh(logits_AV / cap) if cap else logits_AV
     return capped_AV

@@ -88,24 +88,29 @@ def _language_command(objective: str, summary: str) -> None:
     def command(
         config: str, db: str | None, data: str | None, overrides: tuple[str, ...], as_json: bool, quiet: bool
     ) -> None:
-        from configs.language_settings import AskFitSettings, SftFitSettings
+        from configs.language_settings import AskFitSettings, DpoFitSettings, SftFitSettings
         from configs.load import load
         from train.errors import require_extra
 
-        kinds: dict[str, type[AskFitSettings | SftFitSettings]] = {
+        kinds: dict[str, type[AskFitSettings | SftFitSettings | DpoFitSettings]] = {
             "ask": AskFitSettings,
             "sft": SftFitSettings,
+            "dpo": DpoFitSettings,
         }
         settings = load(config, kinds[objective], overrides=overrides, folder="fit")
         path = data or settings.data.path or db or "corpus.duckdb"
         settings = settings.model_copy(update={"data": settings.data.model_copy(update={"path": path})})
         require_extra()
+        from train.dpo import fit_dpo
         from train.language import fit_language
         from train.progress import StderrProgress
 
         with StderrProgress(settings.name) as shown:
             progress, corpus = None if quiet else shown, Path(db) if db else None
-            result = fit_language(settings, progress=progress, corpus=corpus)
+            if isinstance(settings, DpoFitSettings):
+                result = fit_dpo(settings, progress=progress, corpus=corpus)
+            else:
+                result = fit_language(settings, progress=progress, corpus=corpus)
         if as_json:
             click.echo(json.dumps(result._asdict() | {"model_dir": str(result.model_dir)}, indent=1))
         else:
@@ -120,6 +125,11 @@ _language_command(
 _language_command(
     "sft",
     "Train an assistant on conversations: the loss is on the answers.\n\nCONFIG is a YAML file or the name of a preset.",
+)
+_language_command(
+    "dpo",
+    "Train an assistant on preference pairs, by DPO.\n\nCONFIG is a YAML file or the name of a preset. It starts from a model "
+    "that has learned to answer (`descant fit sft`), which is the reference too.",
 )
 
 
@@ -141,26 +151,39 @@ def _fit_lines(name: str, result: "FitResult") -> list[str]:
 
 def _language_lines(name: str, result: "LanguageFitResult") -> list[str]:
     """What a finished fit of a language model tells."""
-    counts, card = result.data_card["splits"]["train"], result.data_card
-    lines = [_done_line(name, result)]
-    why = {
-        "longer than max_length": counts["too_long"],
-        "no turn to learn": counts["nothing_to_learn"],
-        "the template's own marks in a text": counts["imitates_marks"],
+    card = result.data_card
+    counts, held_out = card["splits"]["train"], card["splits"].get("validation", {}).get("kept", 0)
+    reasons = {
+        "too_long": "longer than max_length",
+        "chosen_too_long": "chosen longer than max_length",
+        "rejected_too_long": "rejected longer than max_length",
+        "equal": "with equal sides",
+        "nothing_to_learn": "without a turn to learn",
+        "imitates_marks": "with the template's own marks in a text",
     }
-    dropped = ", ".join(f"{n} {reason}" for reason, n in why.items() if n)
-    lines.append(
-        f"Train conversations: {counts['kept']} kept, {counts['dropped']} dropped"
-        + (f" ({dropped})" if dropped else "")
-        + f"; loss on {counts['targets']} of {counts['tokens']} tokens."
-    )
-    rows = ", ".join(f"{card[key]} {key}" for key in ("skipped", "repeated") if card[key])
-    lines += [f"Left out before: {rows}."] if rows else []
-    if result.validation_loss is not None:
-        n = card["splits"]["validation"]["kept"]
+    dropped = ", ".join(f"{counts[key]} {reason}" for key, reason in reasons.items() if counts.get(key))
+    what = "pairs" if "groups" in counts else "conversations"
+    kept = f"Train {what}: {counts['kept']} kept, {counts['dropped']} dropped" + (f" ({dropped})" if dropped else "")
+    lines = [_done_line(name, result)]
+    if "groups" in counts:
+        lines.append(f"{kept}; {counts['groups']} chosen sides.")
+        lines.append(
+            f"As trees: {counts['tree_tokens']} tokens a pass instead of {counts['tokens']}."
+            if card["trees"]
+            else f"Sides go through the model one by one ({card['why_no_trees']})."
+        )
+    else:
+        lines.append(f"{kept}; loss on {counts['targets']} of {counts['tokens']} tokens.")
+        rows = ", ".join(f"{card[key]} {key}" for key in ("skipped", "repeated") if card[key])
+        lines += [f"Left out before: {rows}."] if rows else []
+    if result.validation_accuracy is not None:
+        lines.append(
+            f"Validation: loss {result.validation_loss:.3f}, chosen wins {result.validation_accuracy:.3f} of {held_out} pairs."
+        )
+    elif result.validation_loss is not None:
         lines.append(
             f"Validation loss: {result.validation_loss:.3f} a token (perplexity {math.exp(result.validation_loss):.1f}) "
-            f"on {n} conversations."
+            f"on {held_out} conversations."
         )
     return [*lines, f"Model: {result.model_dir}"]
 

@@ -7,7 +7,7 @@ turns that differ. Splits come with the pairs. Knows nothing of models or losses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from configs.fit_settings import PairSettings
 from store import hub
@@ -43,6 +43,16 @@ class Encoded(NamedTuple):
     kept: list[PreferencePair]
     """The same pairs as text, in the same order."""
     counts: dict[str, int]
+
+
+class KeptPairs(Protocol):
+    """What a split became, as a data card tells it."""
+
+    @property
+    def kept(self) -> list[PreferencePair]: ...
+
+    @property
+    def counts(self) -> dict[str, int]: ...
 
 
 def read_pairs(source: str, *, campaign: str | None = None, method: str | None = None) -> list[PreferencePair]:
@@ -208,7 +218,7 @@ def encode_pairs(
 def data_card(
     source: str,
     pairs: Sequence[PreferencePair],
-    encoded: dict[str, Encoded],
+    encoded: Mapping[str, KeptPairs],
     *,
     max_length: int,
     sets: Mapping[str, Sequence[PreferencePair]] | None = None,
