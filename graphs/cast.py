@@ -56,9 +56,10 @@ def build_cast(settings: CampaignSettings, prompts: Prompts, ledger: Ledger) -> 
         return LanguageModel(role_settings, ledger, redact)
 
     models = settings.models
-    user = _simulator(settings, model(models.of("user")), prompts)
-    if settings.script is not None:
-        user = ScriptedUser(user if settings.script == "first" else None)
+    user: Agent = ScriptedUser()
+    if settings.script != "only":
+        simulator = _simulator(settings, model(models.of("user")), prompts)
+        user = simulator if settings.script is None else ScriptedUser(simulator)
     assistant, perturbation = model(models.of("assistant")), model(models.of("perturbation"))
     judges = [models.of("judge", index) for index in range(len(models.judges))]
     known_as = names_apart([judge.model for judge in judges])

@@ -57,7 +57,7 @@ class Counts(NamedTuple):
     failed: int
     """Of the dialogues that were played, those that failed and so were not judged."""
     short: int
-    """Those that ended before their number of turns: the user had no more to say."""
+    """Those that ended before their number of turns: the user had no more to say, or a gate let no query pass."""
     verdicts: int
     by_reference: int
     invalid: int
@@ -160,7 +160,9 @@ class BenchmarkResult(NamedTuple):
         if counts.failed:
             notes.append(f"{counts.failed} dialogues failed and are left out (`FROM errors`).")
         if counts.short:
-            notes.append(f"{counts.short} dialogues ended early, since the user had no more to say.")
+            notes.append(
+                f"{counts.short} dialogues ended early: the user, or a gate, let them end before their last turn."
+            )
         spent = [f"{row.calls} of the {row.agent}" for row in self.usage]
         notes.append(
             f"{sum(row.calls for row in self.usage)} calls answered: {', '.join(spent)}; {self.calls_sent} sent by this "

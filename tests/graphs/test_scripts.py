@@ -34,6 +34,13 @@ def test_the_simulator_goes_on_after_the_script_up_to_the_number_of_turns(play: 
     assert agents == ["seed", "assistant", "seed", "assistant", "user", "assistant", "user", "assistant"]
 
 
+def test_a_gate_reads_the_simulators_queries_and_not_the_seeds_own(play: Play) -> None:
+    short = FIRST.model_copy(update={"metadata": {"turns": [FIRST.messages[0].content, "Why?"]}})
+    parts = {"ask": lambda _: "So what?", "ask_again": lambda _: "and what follows from it?"}
+    played = play(recipe="dialogue", script="first", turns=3, seed=short, gate={}, parts=parts)
+    assert played.texts()[::2] == ["the first instruction", "Why?", "and what follows from it?"]
+
+
 def test_turns_below_the_scripts_length_cut_it(play: Play) -> None:
     assert len(play(recipe="dialogue", script="first", turns=1, seed=QUESTION).texts()) == 2
 
