@@ -44,6 +44,11 @@ def check(models: Iterable[ModelSettings], *, priced: bool = False) -> None:
 
 
 def _check_provider(settings: ModelSettings) -> None:
+    if settings.checkpoint is not None:
+        raise PreflightError(
+            f"nobody serves the checkpoint {settings.checkpoint!r}: `descant run`, `descant judge` and `descant evaluate` do "
+            "while they run; elsewhere start it with `descant serve`, and name model and api_base in its place"
+        )
     litellm = load_litellm()
     try:
         _, provider, *_ = litellm.get_llm_provider(settings.model)

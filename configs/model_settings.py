@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from configs.base import Settings
-from configs.errors import DescantError
 
 SECRET_PARAMETER = re.compile(
     r"secret|passw|passphrase|credential|authorization|^key$|(?:api|access|private|session|auth)_?key$"
@@ -40,10 +39,6 @@ class Endpoint(NamedTuple):
     @property
     def litellm_model(self) -> str:
         return f"hosted_vllm/{self.model}"
-
-
-class NotServedError(DescantError):
-    """Raised here: settings name a checkpoint, and nobody serves it."""
 
 
 class RoleSettings(Settings):
@@ -148,6 +143,8 @@ class ModelSettings(Settings):
     """One role's model with nothing left open: what a call is made from."""
 
     model: str
+    checkpoint: str | None = None
+    """One that plays the role and is not served: it has to be before a call can be made."""
     api_base: str | None = None
     api_key: str | None = None
     headers: dict[str, str] = Field(default={})
@@ -216,26 +213,22 @@ class ModelsSettings(Settings):
     def of(self, role: Role, index: int = 0) -> ModelSettings:
         """The settings of a role, with what it leaves open taken from `default`; a model that nobody names is the rehearsal.
 
-        Raises:
-            NotServedError: a checkpoint plays it, and nobody serves that one.
+        Where a checkpoint plays it that is not served, they say which, and no call can be made from them.
         """
         own = self._own(role, index)
         given = own.model_dump(exclude_none=True)
         inherited = self.default.model_dump(exclude_none=True)
-        kept_back = (
-            ENDPOINT_FIELDS if {"model", "checkpoint"} & given.keys() else KEY_FIELDS if "api_base" in given else ()
-        )
+        named = {"model", "checkpoint"} & given.keys()
+        kept_back = ENDPOINT_FIELDS if named else KEY_FIELDS if "api_base" in given else ()
         inherited = {key: value for key, value in inherited.items() if key not in kept_back}
         found = {"model": "rehearsal/default"} | inherited | given
-        checkpoint = found.pop("checkpoint", None)
-        if checkpoint is not None:
-            if checkpoint not in self._endpoints:
-                raise NotServedError(
-                    f"nobody serves the checkpoint {checkpoint!r} of models.{role}: `descant run`, `descant judge` and "
-                    "`descant evaluate` do; elsewhere start it with `descant serve` and name model and api_base"
-                )
+        checkpoint = found.get("checkpoint")
+        if checkpoint in self._endpoints:
             endpoint = self._endpoints[checkpoint]
-            found |= {"model": endpoint.litellm_model, "api_base": endpoint.api_base, "api_key": endpoint.api_key}
+            served = {"model": endpoint.litellm_model, "api_base": endpoint.api_base, "api_key": endpoint.api_key}
+            found |= {**served, "checkpoint": None}
+        elif checkpoint is not None:
+            found["model"] = checkpoint
         return ModelSettings(**found)
 
     def _own(self, role: Role, index: int) -> RoleSettings:

@@ -11,7 +11,7 @@ from agents.preflight import PreflightError
 from agents.rehearsal.server import serving
 from configs.errors import DescantError
 from configs.judge_settings import JudgeSettings
-from configs.model_settings import Endpoint, NotServedError
+from configs.model_settings import Endpoint
 from configs.settings import CampaignSettings
 from graphs.campaign import run_campaign
 from graphs.cast import ModelMissingError
@@ -80,7 +80,7 @@ def test_a_campaign_with_a_checkpoint_resumes_at_another_port_as_the_same(tmp_pa
     assert "127.0.0.1" not in str(stored["config"])
 
 
-def test_each_checkpoint_in_use_is_served_once_whatever_roles_it_plays() -> None:
+def test_each_checkpoint_in_use_is_served_once_whatever_roles_it_plays(tmp_path: Path) -> None:
     kitchen = Kitchen()
     shared = settings(
         default={"checkpoint": "fits/chat"},
@@ -89,6 +89,8 @@ def test_each_checkpoint_in_use_is_served_once_whatever_roles_it_plays() -> None
     ).model_copy(update={"judge_pairs": True})
     with with_checkpoints(shared, kitchen, say=silent) as ready:
         assert ready.models.of("user") == ready.models.of("judge")
+        report = run_campaign(ready, load_seeds(shared).seeds, tmp_path / "corpus.duckdb")
+    assert report.done == 3
     assert kitchen.served == [["fits/chat", "fits/other"]]  # a recipe without perturbations has no use for the third
 
 
@@ -110,7 +112,7 @@ def test_the_judges_of_a_judging_may_be_checkpoints(tmp_path: Path) -> None:
 
 def test_a_campaign_whose_checkpoint_nobody_serves_is_refused(tmp_path: Path) -> None:
     unserved = settings(user={"checkpoint": "fits/chat"})
-    with pytest.raises(NotServedError, match=r"nobody serves the checkpoint .fits/chat. of models[.]user"):
+    with pytest.raises(PreflightError, match="nobody serves the checkpoint 'fits/chat': `descant run`"):
         run_campaign(unserved, load_seeds(unserved).seeds, tmp_path / "corpus.duckdb")
     assert not list(tmp_path.iterdir())
 
