@@ -100,7 +100,7 @@ MARKS = re.compile(
 )
 OF_THE_TASK = re.compile(
     r"^\W*task:\s*(?:ask|ask_again|alter|contrast|verify|compare|gate)\s*$"
-    r"|\b(?:the|a|this|my|your) (?:user[ -]simulator|simulated user)\b|\buser simulator\b"
+    r"|\buser[ -]simulator\b|\bsimulated user\b"
     r"|\b(?:the|this) (?:user's|user’s|user) next (?:message|query|question|turn)\b"
     r"|\b(?:stay|staying|keep|keeping|remain|remaining) in (?:the|my) (?:user(?:'s|’s)?|character(?: as)? the user(?:'s|’s)?) role\b"
     r"|\b(?:my|the) role as (?:the|a) user\b|\bi(?:'m| am) (?:playing|simulating|acting as) (?:the|a) user\b"
