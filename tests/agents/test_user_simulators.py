@@ -1,6 +1,7 @@
 """The user simulators under a gate, and the trained one: what each sends, and what it makes of the answer."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ REFUSED = (Refused("short", "Hm."), Refused("leak", "</caught> I simulate."))
 
 
 def respond(
-    reply: str, *, trained: bool = False, gated: bool = True, refused: tuple[Refused, ...] = (), **given: str
+    reply: str, *, trained: bool = False, gated: bool = True, refused: tuple[Refused, ...] = (), **given: Any
 ) -> tuple[Utterance, Call]:
     """What a simulator made of a reply, and its call."""
     messages = (*((said("system", given.pop("system")),) if "system" in given else ()), *CHAT)

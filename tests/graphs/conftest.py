@@ -25,6 +25,9 @@ Part = Callable[[str], str]
 DEFAULT_PARTS: Mapping[str, Part] = {
     "chat": lambda text: f"answer to <{text}>",
     "ask": lambda text: f"question {text.count('<user>')}",
+    "ask_again": lambda text: f"better question {text.count('<user>')}",
+    "gate": lambda _: '{"rationale": "r", "problem": "none"}',
+    "query": lambda text: f"what of <{text}>?",
     "alter": lambda _: "something else",
     "contrast": lambda _: json.dumps({"altered_instruction": "something else", "answer": "beside the point"}),
     "verify": lambda _: '{"rationale": "r", "fails": true}',
@@ -92,8 +95,10 @@ FIRST = seed_of(said("user", "the first instruction"))
 
 
 def task_of(messages: Sequence[Mapping[str, str]]) -> tuple[str, str]:
-    """The task that the prompt names, and its text."""
+    """The task that the prompt names, and its text; `query` after the assistant's turn of a bare conversation."""
     text = messages[-1]["content"]
+    if messages[-1]["role"] == "assistant":
+        return "query", text
     return (text.split("\n", 1)[0].removeprefix("Task: "), text) if text.startswith("Task: ") else ("chat", text)
 
 

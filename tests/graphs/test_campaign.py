@@ -32,6 +32,7 @@ TABLES = {
     "turns": "*",
     "dialogues": "*",
     "perturbations": "*",
+    "caught": "*",
     "pairs": "*",
     "judgements": "*",
     "dialogue_stats": "*",

@@ -43,3 +43,24 @@ def test_pairs_are_told_with_their_balance(changed: dict[str, Any], expected: st
     lines = report_lines(REPORT._replace(**changed), database="corpus.duckdb", skipped=0)
     assert expected in lines
     assert len(expected) <= 79
+
+
+@pytest.mark.parametrize(
+    ("caught", "outcomes", "expected"),
+    [
+        (None, None, None),
+        ({}, {}, "gate       no query caught"),
+        ({"leak": 1}, {"asked_again": 1}, "gate       1 query caught: 1 leak; 1 asked again"),
+        (
+            {"repetition": 5, "leak": 4, "early_end": 3},
+            {"asked_again": 9, "ended": 1, "failed": 2},
+            "gate       12 queries caught: 5 repetition, 4 leak, 3 early_end; 9 asked again, 1 dialogue ended, 2 dialogues failed",
+        ),
+    ],
+)
+def test_the_gate_tells_what_it_caught(
+    caught: dict[str, int] | None, outcomes: dict[str, int] | None, expected: str | None
+) -> None:
+    report = REPORT._replace(caught=caught, caught_outcomes=outcomes)
+    lines = report_lines(report, database="corpus.duckdb", skipped=0)
+    assert [line for line in lines if line.startswith("gate")] == ([] if expected is None else [expected])
