@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from configs.settings import ScorerSettings
     from graphs.best_of_n import RewardModel
     from graphs.checkpoints import Serving
+    from store.importing import CountTokens
 
 FLOORS = ("configs", "store", "agents", "graphs", "train", "lab")
 PANELS = ("graphs", "store", "agents", "train", "lab")
@@ -53,7 +54,11 @@ def build() -> click.Group:
         context_settings={
             "help_option_names": ["-h", "--help"],
             "max_content_width": 100,
-            "obj": {"load_reward_model": load_reward_model, "serving": serving},
+            "obj": {
+                "load_reward_model": load_reward_model,
+                "serving": serving,
+                "load_token_counter": load_token_counter,
+            },
         }
     )
     @click.version_option(version=descant_version())
@@ -88,6 +93,16 @@ def serving() -> "Serving":
     from train.serving import objective_of, serve_all
 
     return Serving(objective_of, serve_all)
+
+
+def load_token_counter(model: str) -> "CountTokens":
+    """What `import` and `stats` count tokens with."""
+    from train.errors import require_extra
+
+    require_extra()
+    from train.tokenizer import token_counter
+
+    return token_counter(model)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from agents.judge import Opinion, settled
 from configs.settings import PerturbSettings
 from graphs.state import Alteration, Comparison, DialogueState, messages_of
 from store.identity import catch_id, judgement_id, pair_id, perturbation_id, turn_id
+from store.measure import measure
 from store.pairs import first_divergent_turn, length_ratio, majority, similarity
 from store.records import (
     Branch,
@@ -187,11 +188,15 @@ def dialogue_row(
 
 
 def stats_row(dialogue: Dialogue, state: DialogueState) -> DialogueStats:
-    words = sum(len(message.content.split()) for message in messages_of(state))
+    measured = measure(messages_of(state))
     tokens = [said.completion_tokens for said in state.get("said", []) if said.call_id is not None]
     known = [count for count in tokens if count is not None]
     return DialogueStats(
-        dialogue_id=dialogue.dialogue_id, n_words=words, n_tokens=sum(known) if len(known) == len(tokens) else None
+        dialogue_id=dialogue.dialogue_id,
+        n_words=measured.n_words,
+        n_tokens=sum(known) if len(known) == len(tokens) else None,
+        context_dependent_turns=measured.context_dependent_turns,
+        self_rouge=measured.self_rouge,
     )
 
 

@@ -1,8 +1,12 @@
 """Commands of the store: what is in a corpus, and how it gets out. Imports nothing heavy before a command runs."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from store.importing import CountTokens
 
 database_option = click.option(
     "--db", default="corpus.duckdb", show_default=True, type=click.Path(), help="The corpus to look at."
@@ -147,4 +151,98 @@ def agreement(label_set: str | None, db: str, as_json: bool) -> None:
         print_agreement(report, Console(highlight=False))
 
 
-COMMANDS = [status, show, schema, sql, export, agreement]
+FORMATS = ("auto", "messages", "mtbench101", "skywork", "ultrafeedback", "hh", "ultrainteract", "sharegpt", "ultrachat")
+format_option = click.option(
+    "--format",
+    "shape",
+    type=click.Choice(FORMATS),
+    default="auto",
+    show_default=True,
+    help="Whose shape the rows have.",
+)
+tokenizer_option = click.option(
+    "--tokenizer", metavar="MODEL", help="Count tokens by this model's tokenizer (needs the train extra)."
+)
+skip_option = click.option("--skip-bad", is_flag=True, help="Leave out rows that cannot be read, and count them.")
+
+
+@click.command("import")
+@click.argument("file")
+@database_option
+@format_option
+@click.option("--name", help="The campaign's name; the file's own unless given.")
+@tokenizer_option
+@skip_option
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def import_conversations(
+    file: str, db: str, shape: str, name: str | None, tokenizer: str | None, skip_bad: bool, as_json: bool
+) -> None:
+    """Store the conversations of FILE, whole, as a campaign that is done.
+
+    FILE is JSON lines, gzipped or not, Parquet, or a Hugging Face dataset. Importing it again adds nothing.
+    """
+    from store.importing import import_file
+
+    report = import_file(file, db, name=name, shape=shape, skip_bad=skip_bad, count_tokens=_counter(tokenizer))
+    for skipped in report.skipped:
+        click.echo(f"skipped {skipped}", err=True)
+    if as_json:
+        import orjson
+
+        click.echo(orjson.dumps(report._asdict() | {"skipped": len(report.skipped)}, option=orjson.OPT_INDENT_2))
+        return
+    left_out = f", {len(report.skipped)} bad rows left out" if report.skipped else ""
+    click.echo(f"{report.campaign_id}  {report.name}: {report.conversations} conversations, {report.new} new{left_out}")
+
+
+@click.command()
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.option("--db", type=click.Path(), help="The corpus to look at; corpus.duckdb unless FILEs are given.")
+@click.option("--campaign", help="Only this campaign, by id or name.")
+@format_option
+@tokenizer_option
+@skip_option
+@click.option("--beside-parrot", is_flag=True, help="Under it, the figures that Parrot's paper reports.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def stats(
+    files: tuple[str, ...],
+    db: str | None,
+    campaign: str | None,
+    shape: str,
+    tokenizer: str | None,
+    skip_bad: bool,
+    beside_parrot: bool,
+    as_json: bool,
+) -> None:
+    """Parrot's table of campaigns, and of FILEs of conversations.
+
+    Sessions, turns, words, tokens, context-dependent queries and Self-ROUGE. FILEs are read and not kept.
+    """
+    from store.corpus_stats import PUBLISHED, print_stats, stats_of_campaigns, stats_of_file
+
+    skipped: list[str] | None = [] if skip_bad else None
+    count_tokens = _counter(tokenizer)
+    rows = [] if files and not (db or campaign) else stats_of_campaigns(db or "corpus.duckdb", campaign)
+    rows += [stats_of_file(file, shape, count_tokens=count_tokens, skipped=skipped) for file in files]
+    for line in skipped or ():
+        click.echo(f"skipped {line}", err=True)
+    if as_json:
+        import orjson
+
+        shown = [row._asdict() for row in (*rows, *(PUBLISHED if beside_parrot else ()))]
+        click.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2))
+        return
+    from rich.console import Console
+
+    print_stats(rows, Console(highlight=False), published=beside_parrot)
+
+
+def _counter(tokenizer: str | None) -> "CountTokens | None":
+    """Built where the tokenizers are: this floor must not see them."""
+    if tokenizer is None:
+        return None
+    counter: CountTokens = click.get_current_context().ensure_object(dict)["load_token_counter"](tokenizer)
+    return counter
+
+
+COMMANDS = [status, show, schema, sql, export, import_conversations, stats, agreement]

@@ -60,6 +60,11 @@ def match_id(campaign: str, opponent: str) -> str:
     return "camp_" + content_hash("match", campaign, opponent)
 
 
+def import_id(name: str) -> str:
+    """Of conversations that were imported under a name; it is a campaign of its own."""
+    return "camp_" + content_hash("import", name)
+
+
 def seed_id(messages: Sequence[Message], occurrence: int) -> str:
     """`occurrence`: how often the same messages came before in the file."""
     return "seed_" + content_hash(list(messages), occurrence)

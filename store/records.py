@@ -276,9 +276,11 @@ class DialogueStats(Record):
     dialogue_id: str
     n_words: int
     n_tokens: int | None = None
-    """Completion tokens of the dialogue's own turns; null where a provider did not report usage."""
+    """Completion tokens of the dialogue's own turns; null where a provider did not report usage. Of an imported dialogue those of all turns; null without a tokenizer."""
     context_dependent_turns: int | None = None
+    """User turns that rules find to depend on their context; null when not counted, as for candidates that were not picked."""
     self_rouge: float | None = None
+    """From 0 to 100 (`store.rouge`); null when not measured, and below two user turns."""
 
 
 class Fit(Record):

@@ -7,6 +7,8 @@ from rapidfuzz.distance import LCSseq
 
 TOKEN = re.compile(r"[a-z0-9]+")
 """What ROUGE counts (rouge_score's tokens, unstemmed): runs of Latin letters and digits, in lower case."""
+SELF_ROUGE_TOKENS = 1_000
+"""A query's tokens beyond these do not count in Self-ROUGE, so that long pasted texts cost no minutes: ours."""
 
 
 def rouge_tokens(text: str) -> list[str]:
@@ -33,7 +35,7 @@ def self_rouge(queries: Sequence[str]) -> float | None:
     either way round, that is the mean over all pairs. Parrot (arXiv 2310.07301) reports a Self-ROUGE of 12.5 for its
     set; how it computes it is not known to us, so the definition is ours and the figures need not be comparable.
     """
-    tokens = [rouge_tokens(query) for query in queries]
+    tokens = [rouge_tokens(query)[:SELF_ROUGE_TOKENS] for query in queries]
     if len(tokens) < 2:
         return None
     pairs = [lcs_f1(one, other) for place, one in enumerate(tokens) for other in tokens[:place]]

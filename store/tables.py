@@ -255,14 +255,20 @@ TABLES = (
             Column("dialogue_id", "VARCHAR", "The dialogue."),
             Column("n_words", "INTEGER", "Words of all turns."),
             Column(
-                "n_tokens", "BIGINT", "Completion tokens of its own turns; null where a provider did not report usage."
+                "n_tokens",
+                "BIGINT",
+                "Completion tokens of its own turns, null where a provider did not report usage; of an imported dialogue those of all turns, null without a tokenizer.",
             ),
             Column(
                 "context_dependent_turns",
                 "INTEGER",
-                "User turns that cannot be understood alone; null when not counted.",
+                "User turns that cannot be understood alone, by the rules of store/context.py, those of the seed included; null when not counted.",
             ),
-            Column("self_rouge", "DOUBLE", "How much its user turns repeat each other; null when not measured."),
+            Column(
+                "self_rouge",
+                "DOUBLE",
+                "How far its user turns repeat each other: 100 times the mean ROUGE-L F1 of all pairs of them; null below two.",
+            ),
         ),
     ),
     Table(

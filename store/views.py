@@ -9,6 +9,11 @@ from typing import NamedTuple
 from store.pairs import NEAR_IDENTICAL
 from store.tables import CAMPAIGN_STATUS, JUDGED_LABEL, LENGTH_RATIO, SIMILARITY
 
+SESSIONS = (
+    "Dialogues that are done and that the figures a session are of: main branches where there are any, else chosen and "
+    "rejected ones, of recipe capo the chosen alone."
+)
+
 
 class View(NamedTuple):
     comment: str
@@ -158,10 +163,12 @@ VIEWS: dict[str, View] = {
             "dialogues": "Dialogues that are done; candidates that were not picked are none.",
             "failed": "Dialogues that failed.",
             "pairs": "Preference pairs.",
-            "turns": "Assistant answers a dialogue, on average.",
-            "context_dependent_turns": "User turns a dialogue that cannot be understood alone, on average.",
-            "self_rouge": "How much user turns repeat each other, on average.",
-            "words": "Words a dialogue, on average.",
+            "sessions": SESSIONS,
+            "turns": "Assistant answers a session, on average.",
+            "context_dependent_turns": "User turns a session that cannot be understood alone, by rules, on average.",
+            "self_rouge": "How far user turns repeat each other, from 0 to 100: the average of sessions with two or more.",
+            "words": "Words a session, on average.",
+            "tokens": "Tokens a session, on average, of `dialogue_stats.n_tokens`; null when some are unknown.",
             "chosen_words": "Words a chosen side, on average.",
             "rejected_words": "Words a rejected side, on average.",
             "chosen_longer": "Share of pairs whose chosen side has more words: near 0.5 is balanced.",
@@ -171,16 +178,27 @@ VIEWS: dict[str, View] = {
             "missed": "Perturbations found to have missed.",
         },
         f"""
-        WITH played AS (
+        WITH marked AS (
+            SELECT dialogues.*, dialogue_stats.* EXCLUDE (dialogue_id), status = 'done' AND CASE
+                WHEN bool_or(branch = 'main') OVER (PARTITION BY campaign_id) THEN branch = 'main'
+                WHEN recipe = 'capo' THEN branch = 'chosen'
+                ELSE true END AS is_session
+            FROM dialogues
+            LEFT JOIN dialogue_stats USING (dialogue_id)
+            LEFT JOIN (SELECT campaign_id, recipe FROM campaigns) USING (campaign_id)
+            WHERE branch <> 'candidate'
+        ), played AS (
             SELECT campaign_id,
                 count(*) FILTER (status = 'done') AS dialogues,
                 count(*) FILTER (status = 'failed') AS failed,
-                avg(n_turns) FILTER (status = 'done') AS turns,
-                avg(context_dependent_turns) AS context_dependent_turns,
-                avg(self_rouge) AS self_rouge,
-                avg(n_words) AS words
-            FROM dialogues LEFT JOIN dialogue_stats USING (dialogue_id)
-            WHERE branch <> 'candidate' GROUP BY campaign_id
+                count(*) FILTER (is_session) AS sessions,
+                avg(n_turns) FILTER (is_session) AS turns,
+                avg(context_dependent_turns) FILTER (is_session) AS context_dependent_turns,
+                avg(self_rouge) FILTER (is_session) AS self_rouge,
+                avg(n_words) FILTER (is_session) AS words,
+                CASE WHEN count(*) FILTER (is_session AND n_tokens IS NULL) = 0
+                    THEN avg(n_tokens) FILTER (is_session) END AS tokens
+            FROM marked GROUP BY campaign_id
         ), paired AS (
             SELECT campaign_id, count(*) AS pairs,
                 avg(good.n_words) AS chosen_words,
@@ -200,8 +218,8 @@ VIEWS: dict[str, View] = {
         )
         SELECT campaigns.campaign_id, campaigns.name, campaigns.recipe, campaigns.status,
             coalesce(dialogues, 0) AS dialogues, coalesce(failed, 0) AS failed, coalesce(pairs, 0) AS pairs,
-            round(turns, 2) AS turns, round(context_dependent_turns, 2) AS context_dependent_turns,
-            round(self_rouge, 3) AS self_rouge, round(words, 1) AS words,
+            coalesce(sessions, 0) AS sessions, round(turns, 2) AS turns, round(context_dependent_turns, 2) AS context_dependent_turns,
+            round(self_rouge, 2) AS self_rouge, round(words, 1) AS words, round(tokens, 1) AS tokens,
             round(chosen_words, 1) AS chosen_words, round(rejected_words, 1) AS rejected_words,
             round(chosen_longer, 3) AS chosen_longer, coalesce(near_identical, 0) AS near_identical,
             coalesce(perturbed, 0) AS perturbed, coalesce(landed, 0) AS landed, coalesce(missed, 0) AS missed

@@ -5,7 +5,7 @@ the first user turn before the template sees it; turns that do not alternate are
 pairs, models or files other than tokenizer folders.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,17 @@ def load_tokenizer(model: str, *, needs_template: bool = True) -> Any:
             f"the tokenizer of {model!r} has no chat template: take a chat model, such as google/gemma-2-9b-it"
         )
     return tokenizer
+
+
+def token_counter(model: str) -> Callable[[Sequence[Message]], int]:
+    """Counts the tokens of a conversation's texts, without those of a chat template."""
+    tokenizer = load_tokenizer(model)
+
+    def count(messages: Sequence[Message]) -> int:
+        ids = tokenizer([message.content for message in messages], add_special_tokens=False)["input_ids"]
+        return sum(map(len, ids))
+
+    return count
 
 
 def fold_system(conversation: Sequence[Message]) -> list[Message]:
