@@ -28,7 +28,10 @@ def status_of(path: str | os.PathLike[str]) -> dict[str, Any]:
         file,
         """
         WITH played AS (
-            SELECT campaign_id, seed_id, bool_or(status = 'failed') AS failed FROM dialogues GROUP BY campaign_id, seed_id
+            SELECT campaign_id, seed_id, bool_or(dialogues.status = 'failed') AS failed
+            FROM dialogues JOIN campaigns USING (campaign_id)
+            WHERE recipe <> 'capo' OR branch = 'main'  -- a negative that failed is lost alone
+            GROUP BY campaign_id, seed_id
         ), counted AS (
             SELECT campaign_id, count(*) FILTER (NOT failed) AS seeds_done, count(*) FILTER (failed) AS seeds_failed
             FROM played GROUP BY campaign_id

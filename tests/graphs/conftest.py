@@ -75,10 +75,14 @@ class Played(NamedTuple):
     def prompts(self, purpose: str, branch: str = "main") -> list[str]:
         """The last message of each call of a branch with this purpose."""
         identity = self.dialogues[branch].dialogue_id
+        return self.asked(purpose, identity)
+
+    def asked(self, purpose: str, dialogue: str | None = None) -> list[str]:
+        """The last message of each call with this purpose, of one dialogue or of all."""
         return [
             call.messages[-1].content
             for call in self.calls
-            if call.messages and call.purpose == purpose and call.dialogue_id == identity
+            if call.messages and call.purpose == purpose and dialogue in (None, call.dialogue_id)
         ]
 
 
