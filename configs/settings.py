@@ -20,8 +20,8 @@ CONTEXT_KINDS: tuple[ContextKind, ...] = ("context_neglect", "context_hallucinat
 class SeedSettings(Settings):
     """Where dialogues start."""
 
-    path: str | None = None
-    """A file of seeds (`.jsonl`, `.jsonl.gz`, `.parquet`), or a Hugging Face dataset: `OWNER/NAME` for its training split, `OWNER/NAME/PATH` for one file or folder of it (its files are read in turn, a row of each, so that a limit takes from all). Null only with `format: rehearsal`, whose seeds are generated."""
+    path: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """A file of seeds (`.jsonl`, `.jsonl.gz`, `.parquet`), or a Hugging Face dataset: `OWNER/NAME` for its training split, `OWNER/NAME/PATH` for one file or folder of it (its files are read in turn, a row of each, so that a limit takes from all). A list of such takes a seed of each in turn: a limit of 40000 on two is 20000 of each. Null only with `format: rehearsal`, whose seeds are generated."""
     format: Literal[
         "auto",
         "messages",

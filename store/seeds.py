@@ -9,9 +9,9 @@ import gzip
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -38,7 +38,7 @@ class RowError(ValueError):
 
 
 def read_seeds(settings: SeedSettings, *, skip_bad: bool = False) -> SeedFile:
-    """The seeds of a file or a dataset, in its order.
+    """The seeds of a file or a dataset, in its order; of several, one of each in turn.
 
     Raises:
         StoreError: the file is missing, unreadable or empty, or (unless `skip_bad`) one of its rows is broken.
@@ -48,8 +48,9 @@ def read_seeds(settings: SeedSettings, *, skip_bad: bool = False) -> SeedFile:
     seeds: list[Seed] = []
     skipped: list[str] = []
     seen: Counter[str] = Counter()
-    name = source_name(settings.path)
-    for place, row, shape, whole in conversations(settings.path, settings.format, skipped if skip_bad else None):
+    sources = (settings.path,) if isinstance(settings.path, str) else settings.path
+    found = (conversations(source, settings.format, skipped if skip_bad else None) for source in sources)
+    for source, (place, row, shape, whole) in _in_turn(sources, found):
         try:
             messages = cut_of(whole, settings.cut)
         except RowError as error:
@@ -61,7 +62,7 @@ def read_seeds(settings: SeedSettings, *, skip_bad: bool = False) -> SeedFile:
         seeds.append(
             Seed(
                 seed_id=seed_id(messages, seen[text]),
-                source=name,
+                source=source_name(source),
                 messages=messages,
                 metadata=shape.metadata(row),
                 split=split_of(messages),
@@ -70,13 +71,13 @@ def read_seeds(settings: SeedSettings, *, skip_bad: bool = False) -> SeedFile:
         seen[text] += 1
         if len(seeds) == settings.limit:  # asked here, so that no row is read in vain
             break
-    if not seeds:
-        why = (
-            f"none of its {len(skipped)} rows could be read, the first because: {skipped[0]}"
-            if skipped
-            else "it is empty"
-        )
-        raise StoreError(f"{settings.path!r} holds no seeds: {why}")
+    read = {seed.source for seed in seeds}
+    empty = "it is empty" + (", or all of it came before" if settings.distinct and seeds else "")
+    for source in sources:
+        if source_name(source) not in read and len(seeds) != settings.limit:
+            its = [problem for problem in skipped if len(sources) == 1 or problem.startswith(source_name(source))]
+            why = f"none of its {len(its)} rows could be read, the first because: {its[0]}" if its else empty
+            raise StoreError(f"{source!r} holds no seeds: {why}")
     return SeedFile(seeds, skipped)
 
 
@@ -134,14 +135,24 @@ def _rows(source: str) -> Iterator[tuple[str, bytes | dict[str, Any]]]:
     if path.exists() or not hub.may_be_dataset(source):
         yield from _rows_of_file(source, path)
         return
-    left = [_rows_of_file(hub.name_of(file, source), file) for file in hub.dataset_files(source)]
+    files = [(hub.name_of(file, source), file) for file in hub.dataset_files(source)]
+    yield from (row for _, row in _in_turn(files, (_rows_of_file(name, file) for name, file in files)))
+
+
+Item = TypeVar("Item")
+Name = TypeVar("Name")
+
+
+def _in_turn(names: Iterable[Name], parts: Iterable[Iterator[Item]]) -> Iterator[tuple[Name, Item]]:
+    """One item of each part after another with its part's name, until all are empty."""
+    left = list(zip(names, parts, strict=True))
     while left:
-        for rows in list(left):
-            row = next(rows, None)
-            if row is None:
-                left.remove(rows)
+        for name, items in list(left):
+            item = next(items, None)
+            if item is None:
+                left.remove((name, items))
             else:
-                yield row
+                yield name, item
 
 
 def _rows_of_file(name: str, file: Path) -> Iterator[tuple[str, bytes | dict[str, Any]]]:

@@ -167,6 +167,19 @@ def test_best_of_n_has_the_gate(play: Play) -> None:
     assert played.texts()[2::2] == ["question 1", "better question 2"]
 
 
+def test_capo_has_the_gate_where_the_user_speaks(play: Play) -> None:
+    def ask(text: str) -> str:
+        return LEAK if text.count("<user>") == 2 else f"And why is it {text.count('<user>')} like that?"
+
+    parts = {"ask": ask, "ask_again": lambda _: "And what is it for?", "depends": lambda _: '{"depends": true}'}
+    parts |= {"guess": lambda _: "a guess", "misread": lambda _: "a part", "verify_context": DEFAULT_PARTS["verify"]}
+    played = play(recipe="capo", turns=3, parts=parts, gate={"min_words": 2, "repetitive": None})
+    assert [c[0:4] for c in caught(played)] == [(4, 0, "leak", "asked_again")]
+    assert LEAK not in [turn.content for turn in played.turns.values()]
+    assert played.dialogues["main"].n_turns == 3
+    assert len(played.pairs) > 0
+
+
 def test_turns_that_the_seed_brings_along_pass_no_gate(play: Play) -> None:
     question = seed_of(said("user", "Hi."))
     question = question.model_copy(update={"metadata": {"turns": ["Hi.", "Hm."]}})

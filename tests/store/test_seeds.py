@@ -386,6 +386,36 @@ def test_a_file_of_broken_lines_only_is_refused_even_when_they_are_skipped(tmp_p
         read(tmp_path, b"x\n", b"y\n", skip_bad=True)
 
 
+def test_several_sources_are_read_in_turn_each_in_its_own_format(tmp_path: Path) -> None:
+    for name, shape, count in (
+        ("a.jsonl.gz", "sharegpt", 3),
+        ("b.jsonl.gz", "messages", 1),
+        ("c.jsonl.gz", "sharegpt", 2),
+    ):
+        written(tmp_path / name, [ROWS[shape] | {"part": f"{name[0]}{row}"} for row in range(count)])
+    paths = [str(tmp_path / name) for name in ("a.jsonl.gz", "b.jsonl.gz", "c.jsonl.gz")]
+    settings = SeedSettings.model_validate({"path": paths})
+    found = read_seeds(settings).seeds
+    assert [(seed.metadata["part"], seed.source) for seed in found] == [
+        ("a0", "a.jsonl.gz"),
+        ("b0", "b.jsonl.gz"),
+        ("c0", "c.jsonl.gz"),
+        ("a1", "a.jsonl.gz"),
+        ("c1", "c.jsonl.gz"),
+        ("a2", "a.jsonl.gz"),
+    ]
+    few = read_seeds(settings.model_copy(update={"limit": 2})).seeds
+    assert [seed.metadata["part"] for seed in few] == ["a0", "b0"]
+    written(tmp_path / "b.jsonl.gz", [])
+    with pytest.raises(StoreError, match=r"b\.jsonl\.gz' holds no seeds: it is empty$"):
+        read_seeds(settings)
+
+
+def test_no_source_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1 item"):
+        SeedSettings.model_validate({"path": []})
+
+
 def test_a_missing_file_a_folder_and_rehearsal_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no file"):
         read_seeds(SeedSettings(path=str(tmp_path / "none.jsonl")))
