@@ -12,6 +12,7 @@ from configs.judge_settings import JudgeSettings
 from configs.lab_settings import MusicLabSettings
 from configs.language_settings import AskFitSettings, DpoFitSettings, SftFitSettings
 from configs.load import models_in, presets
+from configs.loop_settings import LoopSettings
 from configs.settings import CampaignSettings
 
 PAGES: tuple[tuple[str, str, type[BaseModel]], ...] = (
@@ -22,6 +23,7 @@ PAGES: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("Models of the user: `descant fit ask CONFIG`", "fit", AskFitSettings),
     ("Models of the assistant: `descant fit sft CONFIG`", "fit", SftFitSettings),
     ("Preference optimisation: `descant fit dpo CONFIG`", "fit", DpoFitSettings),
+    ("Simulators that learn in rounds: `descant loop CONFIG`", "loop", LoopSettings),
     ("Labs: `descant lab music`", "lab", MusicLabSettings),
 )
 

@@ -239,4 +239,51 @@ def lab_music(quick: bool, full: bool, out: str | None, overrides: tuple[str, ..
     )
 
 
-COMMANDS = [demo, lab]
+@click.command()
+@click.argument("config")
+@click.option("--db", default="corpus.duckdb", show_default=True, metavar="FILE", help="The corpus.")
+@click.option("--out", metavar="DIR", help="Where the fits are kept.  [default: loops/NAME]")
+@click.option("--seeds", "seeds_path", metavar="FILE", help="Seeds, in place of the config's collect.seeds.path.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. --set rounds=3.")
+@click.option("--json", "as_json", is_flag=True, help="Print the rounds and the comparison as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+def loop(
+    config: str,
+    db: str,
+    out: str | None,
+    seeds_path: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train a user simulator, let it collect, filter, train again; then compare it with a prompted one.
+
+    CONFIG is a YAML file or a preset. The same command goes on where it was stopped.
+    """
+    from configs.load import load
+    from configs.loop_settings import LoopSettings
+    from train.errors import require_extra
+
+    extra = [f"collect.seeds.path={json.dumps(seeds_path)}"] if seeds_path else []
+    settings = load(config, LoopSettings, overrides=[*overrides, *extra], folder="loop")
+    require_extra()
+    from graphs.progress import Progress, Silent, StderrProgress
+    from lab.loop import run_loop
+    from train.progress import StderrProgress as FitProgress
+
+    def progress(part: str) -> Progress:
+        return Silent() if quiet else StderrProgress(part)
+
+    found = run_loop(
+        settings,
+        Path(db),
+        Path(out or f"loops/{settings.name}"),
+        serving=click.get_current_context().ensure_object(dict)["serving"],
+        progress=progress,
+        fit_progress=None if quiet else FitProgress,
+        say=lambda line: None if quiet else click.echo(line, err=True),
+    )
+    click.echo(json.dumps(found.to_json(), indent=1) if as_json else found.to_table())
+
+
+COMMANDS = [demo, loop, lab]
