@@ -22,6 +22,9 @@ Act = Callable[[Judge], Coroutine[Any, Any, Opinion]]
 RUBRICS: dict[str, Act] = {
     "verify": lambda judge: judge.verify(WHOLE._replace(messages=ASKED), "The Seine."),
     "depends": lambda judge: judge.depends(WHOLE._replace(messages=ASKED[:-1]), "And its river?"),
+    "verify_context": lambda judge: judge.verify_context(
+        WHOLE._replace(messages=ASKED), "The Seine.", kind="context_misunderstanding"
+    ),
     "compare": lambda judge: judge.compare(WHOLE, OTHER, "chosen_first"),
     "reference_compare": lambda judge: judge.compare(WHOLE, OTHER, "rejected_first", reference=["Paris", "Seine"]),
     "score": lambda judge: judge.score(WHOLE),
@@ -49,7 +52,8 @@ def ask(act: Act, *replies: str, repairs: int = 2) -> tuple[Opinion, list[str], 
 @pytest.mark.parametrize("rubric", RUBRICS)
 def test_each_rubric_asks_by_its_own_prompt_and_reads_the_answer(rubric: str) -> None:
     opinion, heard, ledger = ask(RUBRICS[rubric], json.dumps({**GOOD, "rationale": "so it is"}))
-    verdicts = {"verify": "missed", "depends": "depends", "compare": "chosen", "reference_compare": "rejected"}
+    verdicts = {"verify": "missed", "verify_context": "missed", "depends": "depends"}
+    verdicts |= {"compare": "chosen", "reference_compare": "rejected"}
     assert (opinion.verdict, opinion.rationale) == (verdicts.get(rubric, "scored"), "so it is")
     assert opinion.score == (None if rubric in verdicts else 7.0)
     assert [text.startswith(f"Task: {rubric}\n") for text in heard] == [True]
