@@ -439,19 +439,25 @@ def serve_checkpoint(
     """
     if folder is None:
         raise click.UsageError("DIR stands for a folder: name a fit's (fits/NAME) or a Hugging Face folder")
-    from train.serving import new_log, read_checkpoint, served, settings_to_paste, watch
+    from train.serving import ServerDiedError, new_log, read_checkpoint, served, settings_to_paste, watch
 
     as_task: Literal["chat", "reward"] = "reward" if task == "reward" else "chat"
     checkpoint = read_checkpoint(folder, task=as_task)
     place = Path(log) if log else new_log()
     click.echo(f"starting vLLM for {folder}; its log is {place}", err=True)
-    with served(folder, task=as_task, host=host, port=port, log=place, flags=flags) as endpoint:
-        click.echo(settings_to_paste(checkpoint, endpoint, as_task))
-        click.echo("serving; Ctrl-C ends it", err=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            watch(endpoint, place)
-    if not log:
-        place.unlink(missing_ok=True)
+    is_kept = log is not None
+    try:
+        with served(folder, task=as_task, host=host, port=port, log=place, flags=flags) as endpoint:
+            click.echo(settings_to_paste(checkpoint, endpoint, as_task))
+            click.echo("serving; Ctrl-C ends it", err=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                watch(endpoint, place)
+    except ServerDiedError:  # whose line names the log
+        is_kept = True
+        raise
+    finally:
+        if not is_kept:
+            place.unlink(missing_ok=True)
 
 
 COMMANDS = [fit, score, evaluate]
