@@ -127,7 +127,12 @@ def test_two_rounds_and_the_comparison_run_from_one_config_and_again_for_nothing
             )
 
         first = run()
-    assert len(served) == 3  # two rounds, and the comparison
+        calls = query(played[0], "SELECT count(*) AS n FROM calls")
+        again = run()
+    assert len(served) == 2 * 3  # two rounds and the comparison, twice
+    assert query(played[0], "SELECT count(*) AS n FROM calls") == calls  # nothing is asked again, and nothing trained
+    assert all(one.fit.already_done for one in again.rounds)
+    assert again.comparison == first.comparison
     assert [one.number for one in first.rounds] == [1, 2]
     assert first.rounds[1].sessions == first.rounds[0].sessions + first.rounds[0].kept
     collected = first.rounds[0].campaign
@@ -144,8 +149,3 @@ def test_two_rounds_and_the_comparison_run_from_one_config_and_again_for_nothing
     assert all(len(line) <= 79 for line in first.comparison.to_table().splitlines() if "/" not in line)
     rows = query(played[0], "SELECT DISTINCT name FROM metrics WHERE name LIKE 'simulator_%'")
     assert {"simulator_realism", "simulator_self_rouge"} <= {row["name"] for row in rows}
-
-    calls = query(played[0], "SELECT count(*) AS n FROM calls")
-    again = run()  # nobody answers any more: nothing is trained, nothing sent
-    assert query(played[0], "SELECT count(*) AS n FROM calls") == calls
-    assert all(one.fit.already_done for one in again.rounds)
