@@ -91,12 +91,15 @@ class Conversation(NamedTuple):
     messages: tuple[Message, ...]
 
 
-def conversations(source: str, format: str = "auto", skipped: list[str] | None = None) -> Iterator[Conversation]:
+def conversations(
+    source: str, format: str = "auto", skipped: list[str] | None = None, *, to_skip: str = "--skip-bad"
+) -> Iterator[Conversation]:
     """The conversations of a file or a dataset, in its order and as a stream.
 
     Args:
         format: a key of SHAPES, or `auto`: what the first row is.
         skipped: where a line goes for each row that is no conversation; without it such a row is an error.
+        to_skip: how the user says that such rows are to be skipped, for the error.
 
     Raises:
         StoreError: the file is missing or unreadable, or one of its rows is broken.
@@ -109,15 +112,15 @@ def conversations(source: str, format: str = "auto", skipped: list[str] | None =
                 shape = _shape_of(row)
             messages = SHAPES[shape].messages(row)
         except RowError as error:
-            _refuse(place, error, skipped)
+            _refuse(place, error, skipped, to_skip)
             continue
         yield Conversation(place, row, SHAPES[shape], messages)
 
 
-def _refuse(place: str, error: RowError, skipped: list[str] | None) -> None:
+def _refuse(place: str, error: RowError, skipped: list[str] | None, to_skip: str = "--skip-bad") -> None:
     problem = f"{place}: {error}"
     if skipped is None:
-        raise StoreError(f"{problem}; mend the line, or skip such lines with --skip-bad") from None
+        raise StoreError(f"{problem}; mend the line, or skip such lines with {to_skip}") from None
     skipped.append(problem)
 
 

@@ -117,7 +117,8 @@ def _of_corpus(settings: SessionSettings) -> list[Session]:
 def _of_file(settings: SessionSettings, skipped: list[str]) -> list[Session]:
     from store.seeds import conversations
 
-    rows = conversations(str(settings.path), settings.format, skipped if settings.skip_bad else None)
+    bad = skipped if settings.skip_bad else None
+    rows = conversations(str(settings.path), settings.format, bad, to_skip="--set data.skip_bad=true")
     return [Session(row.place, row.messages, split_of(row.messages)) for row in rows]
 
 

@@ -19,7 +19,7 @@ PLAIN = (
     "{% for message in messages %}"
     "{{ ('USER: ' if message['role'] == 'user' else 'ASSISTANT: ') + message['content'] | trim + eos_token + '\n' }}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'ASSISTANT: ' }}{% endif %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 TEMPLATES: dict[str, tuple[str, tuple[str, ...]]] = {
     "gemma": (GEMMA, ("<start_of_turn>", "<end_of_turn>")),
@@ -91,7 +91,8 @@ def asking_template(tokenizer: Any) -> str:
             "the chat template does not go on where a conversation ended, so that no user turn can be opened: name another "
             "with chat_template"
         )
-    header, opening = longer[len(so_far) :], pieces[0]
+    # A blank at a header's end is read as part of the word that follows, which the model writes.
+    header, opening = longer[len(so_far) :].rstrip(" "), pieces[0].rstrip(" ")
     original = answering_template(str(tokenizer.chat_template)).removesuffix("\n")
     return (
         "{% set asks = add_generation_prompt %}{% set add_generation_prompt = false %}"

@@ -32,6 +32,7 @@ ROWS: dict[str, dict[str, Any]] = {
     },
     "skywork": {"chosen": [U1, A1, U2, A1], "rejected": [U1, A1], "source": "magpie"},
     "sharegpt": {"id": "x", "conversations": [{"from": "human", "value": "one?"}, {"from": "gpt", "value": "one."}]},
+    "ultrachat": {"id": "0", "data": ["one?", "one.", "two?", "two."]},
     "ultrafeedback": {
         "prompt": "one?",
         "prompt_id": "p1",
@@ -65,6 +66,7 @@ METADATA: dict[str, dict[str, Any]] = {
     "mtbench101": {"task": "GR", "id": 1},
     "skywork": {"source": "magpie"},
     "sharegpt": {"id": "x"},
+    "ultrachat": {"id": "0"},
     "ultrafeedback": {"prompt_id": "p1", "score_chosen": 8.5, "score_rejected": 3.0},
     "hh": {},
     "ultrainteract": {"task": "Math_CoT", "dataset": "gsm8k", "id": "i", "parent_id": "0"},
@@ -75,6 +77,7 @@ CUTS = {
     "mtbench101": ("one?", "one? one. two?", "one? one. two? two."),
     "skywork": ("one?", "one? one. two?", "one? one. two? one."),
     "sharegpt": ("one?", "one?", "one? one."),
+    "ultrachat": ("one?", "one? one. two?", "one? one. two? two."),
     "ultrafeedback": ("one?", "one?", "one? one."),
     "hh": ("one?", "one? one. two?", "one? one. two? two."),
     "ultrainteract": ("one?", "one? one. two?", "one? one."),

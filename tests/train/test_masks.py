@@ -1,5 +1,6 @@
 """Which tokens carry loss, token by token, on examples worked out by hand."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from store.records import Message
 from tests.train.conftest import Talk
 from train.errors import TrainError
 from train.masks import IGNORED, Read, Reader
-from train.templates import CHATML, PLAIN, end_mark, give_template
+from train.templates import CHATML, PLAIN, asking_template, end_mark, give_template, is_asking
 from train.tokenizer import train_tokenizer
 
 LLAMA_3 = (
@@ -142,3 +143,27 @@ def test_a_template_is_given_by_name_or_by_file(tmp_path: Any) -> None:
     assert tokenizer.chat_template == "{{ 'own' }}"
     with pytest.raises(TrainError, match="neither one of gemma, chatml, plain nor a file"):
         give_template(tokenizer, "vicuna")
+
+
+@pytest.mark.parametrize("name", ["gemma", "chatml", "plain", LLAMA_3])
+def test_an_asking_template_opens_the_users_turn_where_training_put_it(name: str, talk: Talk, tmp_path: Path) -> None:
+    tokenizer = tokenizer_with(None)
+    (tmp_path / "own.jinja").write_text(name)
+    give_template(tokenizer, name if len(name) < 10 else str(tmp_path / "own.jinja"))
+    if name == LLAMA_3:
+        tokenizer.add_special_tokens({"extra_special_tokens": ["<|eot_id|>"]}, replace_extra_special_tokens=False)
+    conversation = talk("Is it Ilse?", "Yes.", "Be brief.")
+    (found,) = Reader(tokenizer).read([conversation])
+    asked = next(place for place, target in enumerate(found.targets("user", [1])) if target != IGNORED)
+    first = next(place for place, target in enumerate(found.targets("user", [0])) if target != IGNORED)
+    plain = [message.model_dump() for message in conversation]
+    trained = tokenizer.apply_chat_template(plain, tokenize=False)
+
+    tokenizer.chat_template = asking_template(tokenizer)
+    assert is_asking(tokenizer.chat_template)
+    assert asking_template(tokenizer) == tokenizer.chat_template  # of an asking one the same again
+    opened = tokenizer.apply_chat_template(plain[:2], tokenize=False, add_generation_prompt=True)
+    assert tokenizer(opened, add_special_tokens=False)["input_ids"] == found.ids[:asked]
+    (nothing,) = tokenizer.apply_chat_template([[]], tokenize=False, add_generation_prompt=True)
+    assert tokenizer(nothing, add_special_tokens=False)["input_ids"] == found.ids[:first]
+    assert tokenizer.apply_chat_template(plain, tokenize=False) == trained

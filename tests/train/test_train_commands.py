@@ -167,3 +167,47 @@ def test_a_refused_fit_leaves_no_folder_that_blocks_the_mended_one(tmp_path: Pat
         fit_reward(RewardFitSettings.model_validate(settings | {"max_length": 8}))
     assert not (tmp_path / "fit").exists()
     assert fit_reward(RewardFitSettings.model_validate(settings)).steps == 2
+
+
+def language_fit(objective: str, out: Path, *arguments: object) -> Result:
+    overrides = [part for setting in [*TINY, f"out={out}"] for part in ("--set", setting)]
+    return run(fit, objective, f"{objective}-tiny", *overrides, "--quiet", *arguments)
+
+
+def test_a_user_an_assistant_and_preferences_are_trained_from_a_corpus_that_keeps_the_fits(
+    make_pairs: MakePairs, tmp_path: Path
+) -> None:
+    db = tmp_path / "corpus.duckdb"
+    pairs = make_pairs(40, turns=2)
+    write_corpus(db, pairs)
+    asked = language_fit("ask", tmp_path / "ask", "--db", db)
+    assert "ask-tiny (fit_" in asked.output
+    assert "Train conversations: 23 kept, 0 dropped; loss on " in asked.output
+    assert f"Left out before: {40 - len({pair.chosen for pair in pairs})} repeated." in asked.output
+    assert "Validation loss: " in asked.output
+    answered = language_fit("sft", tmp_path / "sft", "--db", db, "--set", "turns=1", "--json")
+    assert json.loads(answered.output)["data_card"]["splits"]["train"]["kept"] == 23
+    preferred = language_fit("dpo", tmp_path / "dpo", "--db", db, "--set", f"model={tmp_path / 'sft'}")
+    assert "Train pairs: 24 kept, 0 dropped; 24 chosen sides." in preferred.output
+    assert "As trees: " in preferred.output
+    assert "chosen wins " in preferred.output
+    assert "is done already" in language_fit("ask", tmp_path / "ask", "--db", db).output
+    fits = query(db, "SELECT objective, status, checkpoint FROM fits ORDER BY objective")
+    assert [(row["objective"], row["status"]) for row in fits] == [("ask", "done"), ("dpo", "done"), ("sft", "done")]
+    names = {row["name"] for row in query(db, "SELECT DISTINCT name FROM metrics WHERE slice = 'validation'")}
+    assert names == {"loss", "perplexity", "accuracy", "margin"}
+
+
+def test_a_file_named_with_data_is_learned_from_and_its_bad_rows_are_told(tmp_path: Path) -> None:
+    rows: list[object] = [{"data": [f"What is {n}?", "A number."]} for n in range(20)]
+    (tmp_path / "sessions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0], {"data": []}]))
+    with pytest.raises(
+        DescantError, match=r"sessions\.jsonl:22: data is an empty list; .* with --set data\.skip_bad=true"
+    ):
+        language_fit("ask", tmp_path / "ask", "--data", tmp_path / "sessions.jsonl")
+    told = language_fit(
+        "ask", tmp_path / "ask", "--data", tmp_path / "sessions.jsonl", "--set", "data.skip_bad=true"
+    ).output
+    assert "Left out before: 1 skipped, 1 repeated." in told
+    with pytest.raises(DescantError, match="objective: input should be 'ask'"):
+        run(fit, "ask", "sft-tiny")
