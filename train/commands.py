@@ -447,11 +447,13 @@ def serve_checkpoint(
     click.echo(f"starting vLLM for {folder}; its log is {place}", err=True)
     is_kept = log is not None
     try:
-        with served(folder, task=as_task, host=host, port=port, log=place, flags=flags) as endpoint:
+        with (
+            served(folder, task=as_task, host=host, port=port, log=place, flags=flags) as endpoint,
+            contextlib.suppress(KeyboardInterrupt),
+        ):
             click.echo(settings_to_paste(checkpoint, endpoint, as_task))
             click.echo("serving; Ctrl-C ends it", err=True)
-            with contextlib.suppress(KeyboardInterrupt):
-                watch(endpoint, place)
+            watch(endpoint, place)
     except ServerDiedError:  # whose line names the log
         is_kept = True
         raise
