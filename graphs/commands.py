@@ -134,4 +134,36 @@ def judge(
         raise click.exceptions.Exit(1)
 
 
-COMMANDS = [run, judge]
+@click.command()
+@click.argument("file")
+@click.option(
+    "--labels", metavar="FILE", help="User turns labelled by hand, JSON lines: precision and recall are told."
+)
+@click.option("--ask", is_flag=True, help="Ask a model about the labelled turns too: 'rules and model'.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Which model is asked: --set models.default.model=...; the rehearsal unless set.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def context(file: str, labels: str | None, ask: bool, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Count the context-dependent user turns that rules find in FILE, and score rules and a model against labels."""
+    from configs.judge_settings import JudgeSettings
+    from configs.load import load
+    from graphs.context_check import check_context, context_lines
+
+    if (ask or overrides) and labels is None:
+        raise click.UsageError("a model is asked about labelled turns alone: give --labels FILE")
+    settings = load("single", JudgeSettings, overrides=overrides, folder="judge") if ask or overrides else None
+    report = check_context(file, labels, settings)
+    if as_json:
+        shown = report._asdict()
+        shown |= {key: [way._asdict() for way in shown[key]] for key in ("ways", "ways_sure")}
+        click.echo(json.dumps(shown, indent=2))
+    else:
+        click.echo("\n".join(context_lines(report)))
+
+
+COMMANDS = [run, judge, context]
