@@ -74,6 +74,7 @@ def show(path: str | os.PathLike[str], prefix: str, console: Console) -> None:
 _PLACES = {
     "turn": ("turns", "turn_id"),
     "perturbation": ("perturbations", "perturbation_id"),
+    "catch": ("caught", "catch_id"),
     "call": ("calls", "call_id"),
     "judgement": ("judgements", "judgement_id"),
     "fit": ("fits", "fit_id"),
@@ -94,7 +95,16 @@ def _show_dialogue(path: str | os.PathLike[str], identity: str, console: Console
         _line(console, Text(f"error: {neutral(dialogue['error'])}", style="red"))
     _line(console, Text(f"{dialogue['seed_id']} · {dialogue['campaign_id']}", style="dim"))
     _turns(console, _path_of(path, identity))
+    _caught(path, identity, console)
     _verdicts(path, console, "judgements.dialogue_id = ? AND rubric NOT IN ('verify', 'verify_context')", [identity])
+
+
+def _caught(path: str | os.PathLike[str], identity: str, console: Console) -> None:
+    """What the gate did not let pass, by the turn that it was to be."""
+    for catch in query(path, "SELECT * FROM caught WHERE dialogue_id = ? ORDER BY depth, attempt", [identity]):
+        first, *more = neutral(catch["content"]).splitlines() or [""]
+        text = f"caught     {catch['reason']} ({catch['outcome']}), before turn {catch['depth'] + 1}: {first[:80]}"
+        _line(console, Text(text + (" ..." if more or len(first) > 80 else ""), style="yellow"))
 
 
 def _show_pair(path: str | os.PathLike[str], identity: str, console: Console) -> None:

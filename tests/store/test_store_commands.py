@@ -50,6 +50,11 @@ def test_a_pair_is_shown_with_its_trunk_once_and_its_perturbation_marked(fill: C
     assert "\x1b" not in shown
 
 
+def test_a_dialogue_is_shown_with_what_its_gate_caught(fill: Callable[..., Path]) -> None:
+    shown = call_command("show", "dlg_a", db=fill(*one_of_each())).output
+    assert "caught     leak (asked_again), before turn 3: quotes" in shown
+
+
 def test_every_kind_of_thing_is_shown(fill: Callable[..., Path]) -> None:
     db = fill(*one_of_each())
     for identity in (
@@ -59,6 +64,7 @@ def test_every_kind_of_thing_is_shown(fill: Callable[..., Path]) -> None:
         "seed_a",
         "call_a",
         "pert_a",
+        "catch_a",
         "judg_a",
         "fit_a",
         "turn_00000002",
