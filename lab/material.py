@@ -85,11 +85,11 @@ def make_sets(settings: MusicLabSettings, world: WorldName, random_seed: int, co
     base = seeds_of("train", settings.base_pairs, world, random_seed)
     extra = seeds_of("train", settings.base_pairs + settings.extra_pairs, world, random_seed)[settings.base_pairs :]
     talks = seeds_of("train", settings.dialogues, world, random_seed)
-    _play(CampaignSettings(name="plain", recipe="dialogue", turns=settings.turns), world, random_seed, talks, corpus)
+    play(CampaignSettings(name="plain", recipe="dialogue", turns=settings.turns), world, random_seed, talks, corpus)
     made = sources(settings.turns)
     for name in sets_of(settings.arms):
         campaign = CampaignSettings(name=name, recipe="music", turns=made[name].turns, perturb=made[name].perturb)
-        _play(campaign, world, random_seed, base if name == "base" else extra, corpus)
+        play(campaign, world, random_seed, base if name == "base" else extra, corpus)
 
 
 def read_arm(settings: MusicLabSettings, arm: Arm, corpus: Path) -> dict[str, list[PreferencePair]]:
@@ -102,14 +102,15 @@ def read_arm(settings: MusicLabSettings, arm: Arm, corpus: Path) -> dict[str, li
     return sets
 
 
-def read_plain(corpus: Path) -> list[tuple[Message, ...]]:
-    """The plain conversations, by dialogue_id."""
+def read_plain(corpus: Path, campaign: str = "plain") -> list[tuple[Message, ...]]:
+    """The conversations of a campaign without branches, by dialogue_id."""
     rows = query(
         corpus,
         """
         SELECT messages FROM transcripts JOIN campaigns USING (campaign_id)
-        WHERE campaigns.name = 'plain' ORDER BY dialogue_id
+        WHERE campaigns.name = $campaign ORDER BY dialogue_id
         """,
+        {"campaign": campaign},
     )
     return [messages_of(row["messages"]) for row in rows]
 
@@ -147,7 +148,7 @@ def _fill(
     seeds = math.ceil(wanted * SEEDS_A_TRY * (turns if len(names) > 1 else 1))
     found: dict[str, list[PreferencePair]] = {}
     for _ in range(MOST_TRIES):
-        _play(campaign, world, random_seed, seeds_of("test", seeds, world, random_seed), corpus)
+        play(campaign, world, random_seed, seeds_of("test", seeds, world, random_seed), corpus)
         found = {name: [] for name in names}
         for pair in preference_pairs(corpus, campaign=campaign.name):
             for cell in cells_of(pair, turns):
@@ -189,7 +190,8 @@ def seeds_of(split: str, count: int, world: WorldName, random_seed: int) -> list
         drawn = math.ceil(drawn * 1.1) + 20
 
 
-def _play(campaign: CampaignSettings, world: WorldName, random_seed: int, seeds: Sequence[Seed], corpus: Path) -> None:
+def play(campaign: CampaignSettings, world: WorldName, random_seed: int, seeds: Sequence[Seed], corpus: Path) -> None:
+    """A campaign of a lab over these seeds, or go on with it."""
     settings = campaign.model_copy(
         update={
             "random_seed": random_seed,

@@ -11,17 +11,15 @@ What differs from the paper: the world, the models' size, the first stage, three
 """
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from configs.errors import DescantError
 from configs.lab_settings import Arm, MusicLabSettings, WorldName
 from lab.comparison import Claim, Finding, Wins, judge
 from lab.material import SETS_OF_ARM, SEVERAL, SINGLE, at_turn, cells, make_items, make_sets, read_arm, read_plain
-from lab.workers import Job, run_jobs
+from lab.workers import Job, make_folder, run_aloud, run_jobs
 from store.queries import preference_pairs
 from store.records import Metric, PreferencePair
 from store.writer import write_through
@@ -34,10 +32,6 @@ OURS: Arm = "spotlight"
 """The arm that is no paper's: pairs that share all text but one answer."""
 COST = 0.02
 """A loss of accuracy up to this still counts as none (ours)."""
-
-
-class LabError(DescantError):
-    """Raised here: a lab without a place to work in."""
 
 
 class Trained(NamedTuple):
@@ -105,28 +99,12 @@ def run_music_lab(settings: MusicLabSettings, out: Path, *, quiet: bool = False)
     """Run, or go on with, the lab in the folder `out`.
 
     Raises:
-        LabError: the folder cannot be made.
+        LabFolderError: the folder cannot be made.
         DescantError: whatever stops a campaign or a fit; what is done is kept.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LabError(f"cannot make the folder {str(out)!r} ({error.strerror}): name another with --out") from error
+    make_folder(out)
     started = time.monotonic()
-    jobs = _jobs(settings, out)
-
-    def say(text: str, job: Job) -> None:
-        if not quiet:
-            what = ", ".join(map(str, job.key)) if isinstance(job.key, tuple) else str(job.key)
-            minutes = (time.monotonic() - started) / 60
-            print(f"lab: {minutes:4.1f} min: {text}: {what}", file=sys.stderr, flush=True)
-
-    results = run_jobs(
-        jobs,
-        processes=settings.processes,
-        done=lambda job, n: say(f"done, {n} of {len(jobs)}", job),
-        begun=lambda job: say("begins", job),
-    )
+    results = run_aloud(_jobs(settings, out), processes=settings.processes, quiet=quiet)
     arms = [result for result in results.values() if isinstance(result, Trained)]
     again = [
         Job(

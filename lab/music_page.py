@@ -6,11 +6,11 @@ from textwrap import fill
 from typing import Any
 
 from configs.lab_settings import Arm, WorldName
-from lab.comparison import FEWEST, FEWEST_SEEDS, Accuracy, Difference, Finding, Wins, accuracy, difference
+from lab.comparison import FEWEST, FEWEST_SEEDS, Wins, accuracy, difference
 from lab.material import SETS_OF_ARM, SEVERAL, SINGLE, STANDING, at_turn, cells
 from lab.music import COST, OURS, LabResult
+from lab.tables import WIDTH, findings_table, gain, points, share, table
 
-WIDTH = 79
 PAPER = (
     "MUSIC (arXiv 2512.24693) claims that contrasts in several turns make a reward model better on multi-turn "
     "conversations and cost nothing on single turns (RewardBench: 86.0 without, 86.6 with; Best-of-N: more wins, the more "
@@ -58,9 +58,9 @@ def accuracy_table(wins: Wins, arms: Sequence[Arm], turns: int) -> str:
     for cell in columns:
         header.append(SHORT.get(cell, cell))
         counts.append(str(accuracy(wins, arms[0], cell).n))
-    lines = [[arm, *[_share(accuracy(wins, arm, cell)) for cell in columns]] for arm in arms]
+    lines = [[arm, *[share(accuracy(wins, arm, cell)) for cell in columns]] for arm in arms]
     return (
-        _table([header, counts, *lines])
+        table([header, counts, *lines])
         + "\n"
         + fill(
             "`turn N`: the only error is in answer N. `standing`: it breaks the standing instruction. Half widths of Wilson's "
@@ -77,22 +77,9 @@ def gain_table(wins: Wins, arms: Sequence[Arm], turns: int) -> str:
     pairs += [(OURS, arm) for arm in arms if OURS in arms and arm not in (OURS, "base")]
     header = ["gain, points", *[SHORT.get(cell, cell) for cell in columns]]
     lines = [
-        [f"{arm} - {rival}", *[_gain(difference(wins, arm, rival, (cell,))) for cell in columns]]
-        for arm, rival in pairs
+        [f"{arm} - {rival}", *[gain(difference(wins, arm, rival, (cell,))) for cell in columns]] for arm, rival in pairs
     ]
-    return (
-        _table([header, *lines]) + "\n" + fill("Paired on the same items, with half widths of 95 % intervals.", WIDTH)
-    )
-
-
-def findings_table(findings: Sequence[Finding]) -> str:
-    """Two lines a claim: what became of it, and the figures."""
-    lines = []
-    for claim, found, verdict in findings:
-        seeds = " ".join(f"{100 * gain:+.0f}" for gain in found.by_seed)
-        interval = f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-        lines += [f"{verdict.upper()}: {claim.text}", f"    {interval} on {found.n} pairs; by random seed {seeds}"]
-    return "\n".join(lines)
+    return table([header, *lines]) + "\n" + fill("Paired on the same items, with half widths of 95 % intervals.", WIDTH)
 
 
 def at_least_as_good(wins: Wins, arms: Sequence[Arm], turns: int) -> str:
@@ -138,10 +125,10 @@ def plot(result: LabResult, *paths: Path) -> None:
                     colour = COLOURS[place % len(COLOURS)]
                     turns = range(1, settings.turns + 1)
                     found = [accuracy(wins, arm, at_turn(turn)) for turn in turns]
-                    _points(curves, [turn + shift for turn in turns], found, colour, arm, line=True)
+                    points(curves, [turn + shift for turn in turns], found, colour, arm, line=True)
                     known = [cell for cell in beside if _has(wins, arm, cell)]
                     found = [accuracy(wins, arm, cell) for cell in known]
-                    _points(others, [beside.index(cell) + 2 * shift for cell in known], found, colour, arm, line=False)
+                    points(others, [beside.index(cell) + 2 * shift for cell in known], found, colour, arm, line=False)
                 curves.set_xticks(list(range(1, settings.turns + 1)))
                 curves.set_xlabel("turn of the only error")
                 curves.set_ylabel(f"pairwise accuracy, world {world}")
@@ -168,17 +155,6 @@ def as_json(result: LabResult) -> list[dict[str, Any]]:
     return rows
 
 
-def _points(
-    axes: object, places: Sequence[float], found: Sequence[Accuracy], colour: str, label: str, *, line: bool
-) -> None:
-    values = [point.value for point in found]
-    errors = [[p.value - p.low for p in found], [p.high - p.value for p in found]]
-    axes.errorbar(  # type: ignore[attr-defined]  # matplotlib is not followed by mypy
-        places, values, errors, color=colour, label=label, marker="o", markersize=4, capsize=2,
-        linestyle="-" if line else "none", linewidth=1.4, elinewidth=1,
-    )  # fmt: skip
-
-
 def _tokens(result: LabResult, world: WorldName) -> str:
     rows = [row for row in result.at_equal_tokens if row.world == world]
     shown = {
@@ -200,22 +176,3 @@ def _arms_explained(arms: Sequence[Arm]) -> str:
 
 def _has(wins: Wins, arm: str, cell: str) -> bool:
     return any(name == arm and kind == cell and found for (name, _, kind), found in wins.items())
-
-
-def _share(found: Accuracy) -> str:
-    return f"{100 * found.value:.0f} ±{50 * (found.high - found.low):.0f}"
-
-
-def _gain(found: Difference) -> str:
-    return f"{100 * found.value:+.0f} ±{50 * (found.high - found.low):.0f}"
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )

@@ -1,10 +1,13 @@
 """Jobs over several processes, each when the jobs that it waits for are done. Knows nothing of what they do."""
 
+import sys
+import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from configs.errors import DescantError
@@ -25,6 +28,37 @@ class WorkerDiedError(DescantError):
     """Raised here: a process ended without a word, such as for want of memory."""
 
     exit_code = 1
+
+
+class LabFolderError(DescantError):
+    """Raised here: a lab without a place to work in."""
+
+
+def make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabFolderError(
+            f"cannot make the folder {str(out)!r} ({error.strerror}): name another with --out"
+        ) from error
+
+
+def run_aloud(jobs: Sequence[Job], *, processes: int, quiet: bool = False) -> dict[Hashable, Any]:
+    """`run_jobs`, and on stderr when each job begins and when it is done."""
+    started = time.monotonic()
+
+    def say(text: str, job: Job) -> None:
+        if not quiet:
+            what = ", ".join(map(str, job.key)) if isinstance(job.key, tuple) else str(job.key)
+            minutes = (time.monotonic() - started) / 60
+            print(f"lab: {minutes:4.1f} min: {text}: {what}", file=sys.stderr, flush=True)
+
+    return run_jobs(
+        jobs,
+        processes=processes,
+        done=lambda job, n: say(f"done, {n} of {len(jobs)}", job),
+        begun=lambda job: say("begins", job),
+    )
 
 
 def run_jobs(
