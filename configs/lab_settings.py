@@ -6,9 +6,11 @@ from pydantic import Field, model_validator
 
 from configs.base import Settings
 from configs.fit_settings import RewardFitSettings, SftSettings
+from configs.language_settings import DpoFitSettings, SftFitSettings
 
 Arm = Literal["base", "more_single_turn", "last_turn", "music", "bernoulli", "one", "union", "spotlight", "mixture"]
 WorldName = Literal["easy", "hard"]
+ParrotArm = Literal["neglect", "hallucination", "misunderstanding", "all_three", "more_sft", "own_neglect", "arbitrary"]
 
 
 class MusicLabSettings(Settings):
@@ -54,4 +56,56 @@ class MusicLabSettings(Settings):
                 raise ValueError(f"{what} names one of its items twice: drop it")
         if "base" not in self.arms:
             raise ValueError("arms: every claim is measured against `base`: name it too")
+        return self
+
+
+class ParrotLabSettings(Settings):
+    """The lab of Parrot's two ablations: how many turns are fine-tuned on, and which errors of context are preferred against."""
+
+    world: WorldName = "easy"
+    """The rehearsal's world (the lab's decision tells why not `hard`)."""
+    random_seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    """Each has its own dialogues, weights and held-out conversations."""
+    turns: Annotated[int, Field(strict=True, ge=2)] = 8
+    """Answers of a conversation (MT-Bench++: 8)."""
+    first: tuple[Annotated[int, Field(strict=True, ge=1)], ...] = (1, 3, 5)
+    """SFT on the first so many answers of each conversation; one more arm learns from all (Parrot: 1, 3, 5 and all)."""
+    arms: tuple[ParrotArm, ...] = (
+        "neglect",
+        "hallucination",
+        "misunderstanding",
+        "all_three",
+        "more_sft",
+        "own_neglect",
+        "arbitrary",
+    )
+    """What goes on from the SFT on all turns. Parrot: DPO against each error alone and against all three. Ours: as many steps of SFT on the chosen answers, DPO against the SFT model's own answers without the history, and DPO against answers to other queries."""
+    dialogues: Annotated[int, Field(strict=True, ge=1)] = 2000
+    """Plain conversations for the first stage and for SFT."""
+    capo_dialogues: Annotated[int, Field(strict=True, ge=1)] = 600
+    """Other conversations, whose context-dependent queries get negatives."""
+    queries: Annotated[int, Field(strict=True, ge=1)] = 2
+    """Of each such conversation."""
+    pairs: Annotated[int, Field(strict=True, ge=3)] = 1000
+    """For every arm at most; all three errors together share as many."""
+    items: Annotated[int, Field(strict=True, ge=1)] = 150
+    """Held-out conversations a random seed; each gives an item of every turn."""
+    own_history: bool = True
+    """Ask for every turn a second time, after the model's own earlier answers in place of the right ones."""
+    stage: SftFitSettings = SftFitSettings(model="tiny")
+    """The language model that all arms of a random seed start from: SFT on all turns, broken off early. Its `random_seed` and `out`, and of the others `model` too, are the lab's to fill in."""
+    sft: SftFitSettings = SftFitSettings()
+    """Each arm of the first ablation, from that stage on."""
+    dpo: DpoFitSettings = DpoFitSettings()
+    """Each arm of the second, from the SFT on all turns on; `more_sft` takes its steps and batch size."""
+    processes: Annotated[int, Field(strict=True, ge=1)] = 2
+    """Jobs at once, each on one core."""
+
+    @model_validator(mode="after")
+    def _arms_apart(self) -> "ParrotLabSettings":
+        for what, names in (("random_seeds", self.random_seeds), ("first", self.first), ("arms", self.arms)):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what} names one of its items twice: drop it")
+        if self.first and max(self.first) >= self.turns:
+            raise ValueError(f"first: {max(self.first)} of {self.turns} turns is no part of them: take fewer")
         return self

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -227,15 +228,50 @@ def lab_music(quick: bool, full: bool, out: str | None, overrides: tuple[str, ..
 
     folder = Path(out or f"descant-lab/{preset}")
     result = run_music_lab(settings, folder, quiet=quiet)
-    text = page(result)
-    (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
     plot(result, folder / "curves.png", folder / "curves.svg")
-    if as_json:
-        click.echo(json.dumps(json_of(result), indent=1))
+    kept = "by world and random seed the corpus,\nthe items and the models"
+    _tell(page(result), json_of(result) if as_json else None, folder, kept, result.seconds)
+
+
+@lab.command("parrot")
+@click.option("--quick", is_flag=True, help="A first look: one random seed, small sets, under five minutes.")
+@click.option("--out", metavar="DIR", help="Where everything is kept.  [default: descant-lab/parrot, -quick]")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. --set dpo.steps=200."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print accuracies and findings as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+def lab_parrot(quick: bool, out: str | None, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+    """Do more turns of SFT, and DPO against errors of context, make a better assistant? (Parrot, arXiv 2310.07301)
+
+    The same command goes on where it was stopped.
+    """
+    from configs.lab_settings import ParrotLabSettings
+    from configs.load import load
+    from train.errors import require_extra
+
+    preset = "parrot-quick" if quick else "parrot"
+    settings = load(preset, ParrotLabSettings, overrides=overrides, folder="lab")
+    require_extra()
+    from lab.parrot import run_parrot_lab
+    from lab.parrot_page import as_json as json_of
+    from lab.parrot_page import page, plot
+
+    folder = Path(out or f"descant-lab/{preset}")
+    result = run_parrot_lab(settings, folder, quiet=quiet)
+    plot(result, folder / "curves.png", folder / "curves.svg")
+    kept = "by random seed the corpus,\nthe models and their answers"
+    _tell(page(result), json_of(result) if as_json else None, folder, kept, result.seconds)
+
+
+def _tell(text: str, rows: list[dict[str, Any]] | None, folder: Path, kept: str, seconds: float) -> None:
+    """Keep a lab's page, and print it, or its figures where JSON is asked for."""
+    (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
+    if rows is not None:
+        click.echo(json.dumps(rows, indent=1))
         return
     click.echo(
-        f"{text}\n\nKept in {folder}: report.txt, results.json, curves.png, and by world and random seed the corpus,\n"
-        f"the items and the models. {result.seconds / 60:.1f} minutes."
+        f"{text}\n\nKept in {folder}: report.txt, results.json, curves.png, and {kept}. {seconds / 60:.1f} minutes."
     )
 
 

@@ -9,7 +9,7 @@ from configs.lab_settings import Arm, WorldName
 from lab.comparison import FEWEST, FEWEST_SEEDS, Wins, accuracy, difference
 from lab.material import SETS_OF_ARM, SEVERAL, SINGLE, STANDING, at_turn, cells
 from lab.music import COST, OURS, LabResult
-from lab.tables import WIDTH, findings_table, gain, points, share, table
+from lab.tables import COLOURS, WIDTH, findings_table, gain, has, points, share, table
 
 PAPER = (
     "MUSIC (arXiv 2512.24693) claims that contrasts in several turns make a reward model better on multi-turn "
@@ -21,7 +21,6 @@ NOTE = (
     "models are of less than a million weights. These figures test the claim there; they say nothing of real models."
 )
 SHORT = {SINGLE: "single", SEVERAL: "several", STANDING: "standing"}
-COLOURS = ("#8a8a8a", "#c9a227", "#d98032", "#1b6ca8", "#7a5195", "#2f9e8f", "#a05d56", "#c0392b")
 
 
 def page(result: LabResult) -> str:
@@ -54,7 +53,7 @@ def page(result: LabResult) -> str:
 def accuracy_table(wins: Wins, arms: Sequence[Arm], turns: int) -> str:
     """Arms down, kinds of items across."""
     header, counts = ["accuracy, %"], ["pairs"]
-    columns = [cell for cell in cells(turns) if _has(wins, arms[0], cell)]
+    columns = [cell for cell in cells(turns) if has(wins, arms[0], cell)]
     for cell in columns:
         header.append(SHORT.get(cell, cell))
         counts.append(str(accuracy(wins, arms[0], cell).n))
@@ -72,7 +71,7 @@ def accuracy_table(wins: Wins, arms: Sequence[Arm], turns: int) -> str:
 
 def gain_table(wins: Wins, arms: Sequence[Arm], turns: int) -> str:
     """What each arm gains on the base, on the same items; and our arm on each other one."""
-    columns = [cell for cell in cells(turns) if _has(wins, arms[0], cell)]
+    columns = [cell for cell in cells(turns) if has(wins, arms[0], cell)]
     pairs: list[tuple[Arm, Arm]] = [(arm, "base") for arm in arms if arm != "base"]
     pairs += [(OURS, arm) for arm in arms if OURS in arms and arm not in (OURS, "base")]
     header = ["gain, points", *[SHORT.get(cell, cell) for cell in columns]]
@@ -87,7 +86,7 @@ def at_least_as_good(wins: Wins, arms: Sequence[Arm], turns: int) -> str:
     worse, unsure = [], []
     for cell in [SINGLE, *(at_turn(turn) for turn in range(1, turns + 1))]:
         for arm in arms:
-            if arm == OURS or not _has(wins, arm, cell):
+            if arm == OURS or not has(wins, arm, cell):
                 continue
             found = difference(wins, OURS, arm, (cell,))
             if found.high < -COST:
@@ -126,7 +125,7 @@ def plot(result: LabResult, *paths: Path) -> None:
                     turns = range(1, settings.turns + 1)
                     found = [accuracy(wins, arm, at_turn(turn)) for turn in turns]
                     points(curves, [turn + shift for turn in turns], found, colour, arm, line=True)
-                    known = [cell for cell in beside if _has(wins, arm, cell)]
+                    known = [cell for cell in beside if has(wins, arm, cell)]
                     found = [accuracy(wins, arm, cell) for cell in known]
                     points(others, [beside.index(cell) + 2 * shift for cell in known], found, colour, arm, line=False)
                 curves.set_xticks(list(range(1, settings.turns + 1)))
@@ -148,7 +147,7 @@ def as_json(result: LabResult) -> list[dict[str, Any]]:
             wins = result.wins(world, equal_tokens=equal_tokens)
             for arm in result.settings.arms:
                 for cell in cells(result.settings.turns):
-                    if _has(wins, arm, cell):
+                    if has(wins, arm, cell):
                         rows.append({**at, "arm": arm, "items": cell, **accuracy(wins, arm, cell)._asdict()})
             for claim, found, verdict in result.findings(world, equal_tokens=equal_tokens):
                 rows.append({**at, "claim": claim._asdict(), "difference": found._asdict(), "verdict": verdict})
@@ -172,7 +171,3 @@ def _tokens(result: LabResult, world: WorldName) -> str:
 
 def _arms_explained(arms: Sequence[Arm]) -> str:
     return "\n".join(f"{arm}: {' + '.join(SETS_OF_ARM[arm])}" for arm in arms)
-
-
-def _has(wins: Wins, arm: str, cell: str) -> bool:
-    return any(name == arm and kind == cell and found for (name, _, kind), found in wins.items())

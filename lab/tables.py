@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from lab.comparison import Accuracy, Difference, Finding
+from lab.comparison import Accuracy, Difference, Finding, Wins
 
 WIDTH = 79
+COLOURS = ("#8a8a8a", "#c9a227", "#d98032", "#1b6ca8", "#7a5195", "#2f9e8f", "#a05d56", "#c0392b")
 
 
 def findings_table(findings: Sequence[Finding], items: str = "pairs") -> str:
@@ -45,3 +46,8 @@ def points(
         places, values, errors, color=colour, label=label, marker="o", markersize=4, capsize=2,
         linestyle="-" if line else "none", linewidth=1.4, elinewidth=1,
     )  # fmt: skip
+
+
+def has(wins: Wins, arm: str, cell: str) -> bool:
+    """Whether an arm has items of a cell at all."""
+    return any(name == arm and kind == cell and found for (name, _, kind), found in wins.items())

@@ -22,7 +22,8 @@ from lab.material import (
     sources,
 )
 from lab.music import LabResult, Trained, at_tokens, claims, first_stage, make_material, read_items, train_arm
-from lab.music_page import WIDTH, as_json, at_least_as_good, page, plot
+from lab.music_page import as_json, at_least_as_good, page, plot
+from lab.tables import WIDTH
 from store.database import query
 from store.records import Message, PreferencePair
 
