@@ -32,7 +32,7 @@ from train.errors import TrainError
 from train.language import LanguageFitResult, corpus_beside, identity_of, result_of, steps_and_rise
 from train.loop import Show, Task, matrices_decay, run_fit
 from train.masks import IGNORED, Reader
-from train.model import fitting_threads, pad_right
+from train.model import computing, fitting_threads, pad_right
 from train.tree import tree_inputs, tree_of, why_no_trees
 
 EPOCHS = 1.0
@@ -338,7 +338,8 @@ class _Reference(NamedTuple):
         without_adapters = model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
         parts: list[tuple[Tensor, Tensor]] = []
         model.eval()
-        with torch.no_grad(), without_adapters, fitting_threads(model, self.device):
+        precision = computing(self.settings.precision, self.device)
+        with torch.no_grad(), without_adapters, fitting_threads(model, self.device), precision:
             for start in range(0, len(self.groups), self._at_once):
                 few = self.groups[start : start + self._at_once]
                 parts.append(log_probabilities(model, few, self.pad_token_id, self.device, trees=self.trees))

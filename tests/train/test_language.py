@@ -169,12 +169,16 @@ def test_an_interrupted_fit_of_all_weights_says_where_it_goes_on_and_does(tmp_pa
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 
-def test_slices_and_recomputed_activations_follow_the_path_of_the_whole_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lora", [None, {"rank": 4}], ids=["all weights", "adapters"])
+def test_slices_and_recomputed_activations_follow_the_path_of_the_whole_batch(
+    tmp_path: Path, lora: dict[str, int] | None
+) -> None:
     losses: list[list[float]] = []
     for changes in ({}, {"accumulate": 4}, {"activation_checkpointing": True}):
         out = tmp_path / f"fit{len(losses)}"
-        fit_language(ask(out, steps=4, **changes), sessions=talks(40))
+        fit_language(ask(out, steps=4, lora=lora, **changes), sessions=talks(40))
         losses.append([line["loss"] for line in read_metrics(out / "metrics.jsonl")])
+    assert losses[0][0] != losses[0][3]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     assert losses[0] == pytest.approx(losses[2], abs=1e-6)
 
