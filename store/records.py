@@ -136,7 +136,7 @@ class Perturbation(Record):
     instruction: str
     """The visible user turn that the answer should have followed."""
     altered_instruction: str | None
-    """What was answered instead."""
+    """What was answered instead; null for context neglect, which answers the query itself, without its history."""
     direction: str | None = None
     aspects: tuple[str, ...] | None = None
     plan: str | None = None

@@ -106,7 +106,7 @@ TABLES = (
             Column(
                 "termination_reason",
                 "VARCHAR",
-                "max_turns, user_ended, not_picked (a candidate), what the gate caught, or the error's kind; never null.",
+                "max_turns, user_ended, as_given (a seed's own conversation), not_picked (a candidate), what the gate caught, or the error's kind; never null.",
             ),
             Column("error", "VARCHAR", "What was said; null unless it failed."),
         ),
@@ -118,9 +118,17 @@ TABLES = (
             Column("perturbation_id", "VARCHAR", "Hash of dialogue, depth and kind."),
             Column("dialogue_id", "VARCHAR", "The dialogue."),
             Column("turn_id", "VARCHAR", "The answer that carries it."),
-            Column("kind", "VARCHAR", "music_contrast, ..."),
+            Column(
+                "kind",
+                "VARCHAR",
+                "music_contrast, context_neglect, context_hallucination, context_misunderstanding, ...",
+            ),
             Column("instruction", "VARCHAR", "The visible user turn that the answer should have followed."),
-            Column("altered_instruction", "VARCHAR", "What was answered instead."),
+            Column(
+                "altered_instruction",
+                "VARCHAR",
+                "What was answered instead; null where the history alone was taken away.",
+            ),
             Column("direction", "VARCHAR", "Which way an edit went, where the kind has one."),
             Column("aspects", "VARCHAR[]", "What it was to differ in, where the kind says so."),
             Column("plan", "VARCHAR", "The edit plan, where the kind has one."),
@@ -192,7 +200,7 @@ TABLES = (
         (
             Column("pair_id", "VARCHAR", "Hash of both dialogues and the method."),
             Column("campaign_id", "VARCHAR", "The campaign."),
-            Column("method", "VARCHAR", "How it was made: music, ..."),
+            Column("method", "VARCHAR", "How it was made: music, capo, ..."),
             Column("chosen_id", "VARCHAR", "The dialogue of the better side."),
             Column("rejected_id", "VARCHAR", "The dialogue of the worse side."),
             Column("first_divergent_turn", "INTEGER", "Which assistant answer differs first, from 1."),
@@ -221,7 +229,11 @@ TABLES = (
             Column("dialogue_id", "VARCHAR", "The dialogue that was judged; null for a pair."),
             Column("turn_id", "VARCHAR", "The turn that was judged; null for the whole."),
             Column("judge_model", "VARCHAR", "The LiteLLM model string."),
-            Column("rubric", "VARCHAR", "What was asked: verify, compare, score, reference, reference_compare."),
+            Column(
+                "rubric",
+                "VARCHAR",
+                "What was asked: verify, verify_context, depends, compare, score, reference, reference_compare.",
+            ),
             Column(
                 "presentation",
                 "VARCHAR",
@@ -230,7 +242,7 @@ TABLES = (
             Column(
                 "verdict",
                 "VARCHAR",
-                "chosen, rejected, tie, landed, missed, dialogue or opponent, scored, or invalid when the answer could not be read.",
+                "chosen, rejected, tie, landed, missed, depends, stands_alone, dialogue or opponent, scored, or invalid when the answer could not be read.",
             ),
             Column("score", "DOUBLE", "Where the rubric gives one."),
             Column("rationale", "VARCHAR", "The judge's reason."),

@@ -63,7 +63,7 @@ VIEWS: dict[str, View] = {
             "pair_id": "The pair.",
             "campaign_id": "The campaign it belongs to.",
             "seed_id": "The seed that both sides start from.",
-            "method": "How it was made: music, ...",
+            "method": "How it was made: music, capo, ...",
             "split": "train, validation or test, by the seed's text.",
             "n_turns": "Assistant answers of the chosen side.",
             "first_divergent_turn": "Which assistant answer differs first, from 1.",
