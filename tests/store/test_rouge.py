@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from store.rouge import rouge_l, rouge_tokens, self_rouge
+from store.rouge import SELF_ROUGE_TOKENS, rouge_l, rouge_tokens, self_rouge
 
 
 def test_rouge_l_is_f1_of_the_longest_common_subsequence() -> None:
@@ -41,6 +41,11 @@ def test_a_session_of_one_query_repeats_nothing() -> None:
     assert self_rouge(["one"]) is None
     assert self_rouge([]) is None
     assert self_rouge(["Why?", "Why?"]) == 100.0
+
+
+def test_of_a_long_query_only_the_beginning_counts_in_self_rouge() -> None:
+    begins = "word " * SELF_ROUGE_TOKENS
+    assert self_rouge([begins, begins + "and then something else"]) == 100.0
 
 
 def test_rouge_l_is_that_of_rouge_score_on_random_texts() -> None:

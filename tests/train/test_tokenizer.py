@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from store.records import Message
 from tests.train.conftest import Talk
 from train.errors import TrainError
-from train.tokenizer import answer_ends, encode, fold_system, render, train_tokenizer
+from train.tokenizer import answer_ends, encode, fold_system, render, save_tokenizer, token_counter, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +99,10 @@ def test_the_same_texts_give_the_same_tokenizer() -> None:
     texts = [f"word{n % 17} and word{n % 13}" for n in range(200)]
     first, second = (train_tokenizer(texts, vocab_size=320, max_length=64) for _ in range(2))
     assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str()
+
+
+def test_tokens_are_counted_without_a_template(tokenizer: Any, talk: Talk, tmp_path: Path) -> None:
+    save_tokenizer(tokenizer, tmp_path)
+    texts = ("Where is Ilse?", "Ilse is out.")
+    expected = sum(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
+    assert token_counter(str(tmp_path))(talk(*texts)) == expected > 0
