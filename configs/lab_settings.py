@@ -13,13 +13,27 @@ WorldName = Literal["easy", "hard"]
 ParrotArm = Literal["neglect", "hallucination", "misunderstanding", "all_three", "more_sft", "own_neglect", "arbitrary"]
 
 
-class MusicLabSettings(Settings):
+class LabSettings(Settings):
+    """What labs have in common."""
+
+    random_seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    """Each has its own dialogues, weights and held-out items."""
+    processes: Annotated[int, Field(strict=True, ge=1)] = 2
+    """Jobs at once, each on one core."""
+
+    def require_each_once(self, *names: str) -> None:
+        """Raise ValueError where one of these lists has an item twice."""
+        for name in names:
+            items = getattr(self, name)
+            if len(set(items)) < len(items):
+                raise ValueError(f"{name} names one of its items twice: drop it")
+
+
+class MusicLabSettings(LabSettings):
     """The lab of MUSIC's claim: reward models that differ only in the pairs they learned from."""
 
     worlds: tuple[WorldName, ...] = ("easy",)
     """Rehearsal worlds, each with its own arms and held-out items."""
-    random_seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
-    """Each has its own dialogues, weights and held-out items."""
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = (
         "base",
         "more_single_turn",
@@ -46,26 +60,20 @@ class MusicLabSettings(Settings):
     """Each arm's training, from that stage on; its `model`, `tiny`, `random_seed` and `out` are the lab's to fill in."""
     points: Annotated[int, Field(strict=True, ge=1)] = 8
     """Checkpoints of each arm, the last included, among which the table at equal tokens chooses."""
-    processes: Annotated[int, Field(strict=True, ge=1)] = 2
-    """Jobs at once, each on one core."""
 
     @model_validator(mode="after")
     def _something_to_compare(self) -> "MusicLabSettings":
-        for what, names in (("worlds", self.worlds), ("random_seeds", self.random_seeds), ("arms", self.arms)):
-            if len(set(names)) < len(names):
-                raise ValueError(f"{what} names one of its items twice: drop it")
+        self.require_each_once("worlds", "random_seeds", "arms")
         if "base" not in self.arms:
             raise ValueError("arms: every claim is measured against `base`: name it too")
         return self
 
 
-class ParrotLabSettings(Settings):
+class ParrotLabSettings(LabSettings):
     """The lab of Parrot's two ablations: how many turns are fine-tuned on, and which errors of context are preferred against."""
 
     world: WorldName = "easy"
     """The rehearsal's world (the lab's decision tells why not `hard`)."""
-    random_seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
-    """Each has its own dialogues, weights and held-out conversations."""
     turns: Annotated[int, Field(strict=True, ge=2)] = 8
     """Answers of a conversation (MT-Bench++: 8)."""
     first: tuple[Annotated[int, Field(strict=True, ge=1)], ...] = (1, 3, 5)
@@ -98,14 +106,10 @@ class ParrotLabSettings(Settings):
     """Each arm of the first ablation, from that stage on."""
     dpo: DpoFitSettings = DpoFitSettings()
     """Each arm of the second, from the SFT on all turns on; `more_sft` takes its steps and batch size."""
-    processes: Annotated[int, Field(strict=True, ge=1)] = 2
-    """Jobs at once, each on one core."""
 
     @model_validator(mode="after")
     def _arms_apart(self) -> "ParrotLabSettings":
-        for what, names in (("random_seeds", self.random_seeds), ("first", self.first), ("arms", self.arms)):
-            if len(set(names)) < len(names):
-                raise ValueError(f"{what} names one of its items twice: drop it")
+        self.require_each_once("random_seeds", "first", "arms")
         if self.first and max(self.first) >= self.turns:
             raise ValueError(f"first: {max(self.first)} of {self.turns} turns is no part of them: take fewer")
         return self

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from configs.lab_settings import Arm, MusicLabSettings, WorldName
 from lab.comparison import Claim, Finding, Wins, judge
 from lab.material import SETS_OF_ARM, SEVERAL, SINGLE, at_turn, cells, make_items, make_sets, read_arm, read_plain
-from lab.workers import Job, make_folder, run_aloud, run_jobs
+from lab.workers import Job, run_aloud, run_jobs
 from store.queries import preference_pairs
 from store.records import Metric, PreferencePair
 from store.writer import write_through
@@ -102,9 +102,8 @@ def run_music_lab(settings: MusicLabSettings, out: Path, *, quiet: bool = False)
         LabFolderError: the folder cannot be made.
         DescantError: whatever stops a campaign or a fit; what is done is kept.
     """
-    make_folder(out)
     started = time.monotonic()
-    results = run_aloud(_jobs(settings, out), processes=settings.processes, quiet=quiet)
+    results = run_aloud(_jobs(settings, out), out, processes=settings.processes, quiet=quiet)
     arms = [result for result in results.values() if isinstance(result, Trained)]
     again = [
         Job(

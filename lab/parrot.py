@@ -35,7 +35,7 @@ from lab.parrot_material import (
     read_sessions,
     rejecting,
 )
-from lab.workers import Job, make_folder, run_aloud
+from lab.workers import Job, run_aloud
 from store.records import Message, Metric
 from store.writer import write_through
 from train.checkpoint import write_json
@@ -126,9 +126,8 @@ def run_parrot_lab(settings: ParrotLabSettings, out: Path, *, quiet: bool = Fals
         LabFolderError: the folder cannot be made.
         DescantError: whatever stops a campaign or a fit; what is done is kept.
     """
-    make_folder(out)
     started = time.monotonic()
-    results = run_aloud(_jobs(settings, out), processes=settings.processes, quiet=quiet)
+    results = run_aloud(_jobs(settings, out), out, processes=settings.processes, quiet=quiet)
     arms = [found for found in results.values() if isinstance(found, Trained)]
     result = ParrotLabResult(settings, arms, time.monotonic() - started)
     content = {"settings": settings.model_dump(mode="json"), "arms": [row._asdict() for row in arms]}

@@ -34,17 +34,18 @@ class LabFolderError(DescantError):
     """Raised here: a lab without a place to work in."""
 
 
-def make_folder(out: Path) -> None:
+def run_aloud(jobs: Sequence[Job], out: Path, *, processes: int, quiet: bool = False) -> dict[Hashable, Any]:
+    """`run_jobs` for a lab in the folder `out`, and on stderr when each job begins and when it is done.
+
+    Raises:
+        LabFolderError: the folder cannot be made.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LabFolderError(
             f"cannot make the folder {str(out)!r} ({error.strerror}): name another with --out"
         ) from error
-
-
-def run_aloud(jobs: Sequence[Job], *, processes: int, quiet: bool = False) -> dict[Hashable, Any]:
-    """`run_jobs`, and on stderr when each job begins and when it is done."""
     started = time.monotonic()
 
     def say(text: str, job: Job) -> None:

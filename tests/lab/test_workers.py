@@ -1,11 +1,12 @@
 """Jobs over processes: order, results, failures."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from configs.errors import DescantError
-from lab.workers import Job, WorkerDiedError, run_jobs
+from lab.workers import Job, LabFolderError, WorkerDiedError, run_aloud, run_jobs
 
 
 def add(*numbers: int) -> tuple[int, int]:
@@ -50,3 +51,17 @@ def test_a_worker_that_dies_is_said_in_one_line_that_tells_how_to_go_on() -> Non
 def test_a_job_that_waits_for_nothing_known_is_refused() -> None:
     with pytest.raises(ValueError, match="no job can start"):
         run_jobs([Job("a", add, (1,), after=("b",))], processes=1, done=lambda *_: None)
+
+
+def test_a_lab_whose_folder_cannot_be_made_says_so_before_any_job(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(LabFolderError, match="name another with --out"):
+        run_aloud([Job("a", fail, ())], tmp_path / "taken", processes=1)
+
+
+def test_a_lab_tells_when_a_job_begins_and_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_aloud([Job(("arm", 0), add, (1,))], tmp_path / "lab", processes=1)
+    begun, ended = capsys.readouterr().err.splitlines()
+    assert begun.endswith("begins: arm, 0")
+    assert ended.endswith("done, 1 of 1: arm, 0")
+    assert (tmp_path / "lab").is_dir()
