@@ -105,7 +105,7 @@ class ParrotLabSettings(LabSettings):
     sft: SftFitSettings = SftFitSettings()
     """Each arm of the first ablation, from that stage on."""
     dpo: DpoFitSettings = DpoFitSettings()
-    """Each arm of the second, from the SFT on all turns on; `more_sft` takes its steps and batch size."""
+    """Each arm of the second, from the SFT on all turns on; `more_sft` takes its steps, batch size and learning rate."""
 
     @model_validator(mode="after")
     def _arms_apart(self) -> "ParrotLabSettings":

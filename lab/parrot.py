@@ -207,7 +207,7 @@ def train_capo(settings: ParrotLabSettings, random_seed: int, arm: ParrotArm, pl
     }
     if arm == "more_sft":
         sessions: list[Session] = chosen_sessions(chosen)
-        same = {"steps": settings.dpo.steps, "batch_size": settings.dpo.batch_size}
+        same = {name: getattr(settings.dpo, name) for name in ("steps", "batch_size", "learning_rate", "warmup_epochs")}
         own = settings.sft.model_copy(update=start | same)
         fit = fit_language(own, sessions=sessions, corpus=corpus, arm=arm)
         return _trained(settings, random_seed, arm, fit, len(sessions), place)
