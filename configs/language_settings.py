@@ -28,6 +28,8 @@ class SessionSettings(Settings):
     """Only dialogues of these branches. For a corpus, of which only dialogues that are done are read."""
     method: str | None = None
     """Only the chosen sides of pairs made by this method, such as `capo`; null asks for no pair. For a corpus."""
+    perturbed: bool = False
+    """Read dialogues too into which an error was injected that is not known to have missed. For a corpus."""
     distinct: bool = True
     """Of conversations that are equal, keep one."""
     limit: Annotated[int, Field(strict=True, ge=1)] | None = None

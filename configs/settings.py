@@ -178,7 +178,7 @@ class PerturbSettings(Settings):
     retries: Annotated[int, Field(strict=True, ge=0)] = 2
     """With `verify`: how often a perturbed answer that was found to miss is altered and answered anew; the last try stands (ours: the paper tells of no check)."""
     require_landed: bool = False
-    """Make pairs only from branches with a verified perturbation; needs `verify`."""
+    """Make pairs only from branches with a verified perturbation; needs `verify`. Recipe `capo` does so unless this is false (ours): there an unreadable verdict makes no pair."""
 
     @model_validator(mode="after")
     def _landed_needs_verify(self) -> "PerturbSettings":
@@ -241,7 +241,7 @@ class CampaignSettings(Settings):
     concurrency: Annotated[int, Field(strict=True, ge=1)] = 128
     """Dialogues in play at once; the two branches of a music seed are two, unless they share text and follow one another."""
     perturb: PerturbSettings | None = None
-    """Null means none for `dialogue` and the defaults for `music`; for `capo` the three errors of context, each verified."""
+    """Null means none for `dialogue` and the defaults for `music`; for `capo` the three errors of context, each verified and landed."""
     capo: CapoSettings | None = None
     """Only with recipe `capo`; null means its defaults there."""
     candidates: Annotated[int, Field(strict=True, ge=1)] = 4
@@ -281,6 +281,7 @@ class CampaignSettings(Settings):
             return {**data, "perturb": {}}
         if recipe == "capo":
             perturb = {"kinds": CONTEXT_KINDS, "verify": True} | dict(data.get("perturb") or {})
+            perturb.setdefault("require_landed", perturb["verify"])
             return {**data, "perturb": perturb, "capo": data.get("capo") or {}}
         return data
 

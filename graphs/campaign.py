@@ -21,11 +21,11 @@ from configs.settings import CampaignSettings, GateSettings
 from graphs.best_of_n import RewardModel
 from graphs.cast import build_cast, models_in_use, prompts_of, require_named_models
 from graphs.crew import work_off
-from graphs.execute import Recipe, build_recipe
+from graphs.execute import Recipe, branches_of, build_recipe
 from graphs.progress import Counters, Progress, Silent
 from store import resume
 from store.identity import campaign_id as identify
-from store.identity import content_hash
+from store.identity import content_hash, dialogue_id
 from store.records import Branch, Campaign, CampaignStatus, Seed
 from store.writer import Writer
 
@@ -132,8 +132,9 @@ def run_campaign(
             "recipe best_of_n picks by a reward model: set scorer.model to a fit's folder (fits/NAME)"
         )
     prompts = prompts_of(settings)
-    check(models_in_use(settings).values(), priced=settings.budget.usd is not None)
     campaign_id = campaign_identity(settings, prompts, scorer)
+    if not is_over(settings, seeds, database, scorer):  # else nobody is asked, and nobody need be there
+        check(models_in_use(settings).values(), priced=settings.budget.usd is not None)
     with Writer(database) as writer:
         spent = Spending(**resume.spent(database, campaign_id, *sharing)._asdict())
         ledger = Ledger(writer.append, settings.budget, spent)
@@ -145,6 +146,22 @@ def run_campaign(
         created_at = resume.created_at(database, campaign_id) or datetime.now(UTC)
         run = _CampaignRun(recipe, seeds, ledger, writer, progress or Silent(), ended, created_at)
         return run.to_the_end()
+
+
+def is_over(
+    settings: CampaignSettings, seeds: Sequence[Seed], database: Path, scorer: RewardModel | None = None
+) -> bool:
+    """Whether every dialogue of these seeds has ended, as far as the database knows."""
+    if not database.exists():
+        return False
+    identity = campaign_identity(settings, prompts_of(settings), scorer)
+    ended = resume.finished_dialogues(database, identity)
+    return all(
+        dialogue_id(identity, seed.seed_id, branch, trial) in ended
+        for seed in seeds
+        for trial in range(settings.trials)
+        for branch in branches_of(settings.recipe)
+    )
 
 
 class Trial(NamedTuple):
@@ -185,7 +202,7 @@ class _CampaignRun:
             for number in range(self.settings.trials)
         ]
         self.open_trials = [trial for trial in trials if any(id not in ended for id in trial.dialogue_ids.values())]
-        statuses = [ended.get(dialogue_id) for trial in trials for dialogue_id in trial.dialogue_ids.values()]
+        statuses = [ended.get(identity) for trial in trials for identity in trial.dialogue_ids.values()]
         done, failed = statuses.count("done"), statuses.count("failed")
         self.counters = Counters(total=len(statuses), done=done, failed=failed, ended_before=done + failed)
 
@@ -218,8 +235,8 @@ class _CampaignRun:
     async def _play(self, trial: Trial) -> None:
         outcome = await self.recipe.play(trial.seed, trial.number)
         self.writer.append(*outcome.records)
-        for dialogue_id in trial.dialogue_ids.values():
-            self.ledger.forget(dialogue_id)
+        for identity in trial.dialogue_ids.values():
+            self.ledger.forget(identity)
         self.counters.done += outcome.done
         self.counters.failed += outcome.failed
 

@@ -25,6 +25,11 @@ from store.identity import chance, dialogue_id
 from store.records import Branch, Seed
 
 
+def branches_of(recipe: str) -> tuple[Branch, ...]:
+    """The branches that every playing of a seed has; what else it leaves behind hangs on them."""
+    return ("chosen", "rejected") if recipe == "music" else ("main",)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A compiled graph and what it needs to start a seed."""
@@ -117,17 +122,18 @@ def build_recipe(
     scorer: RewardModel | None = None,
 ) -> Recipe:
     """The graph of a recipe. `scorer` picks in `best_of_n`, which cannot do without."""
+    branches = branches_of(settings.recipe)
     if settings.recipe == "music":
         assert settings.perturb is not None, "validated settings of `music` have a perturbation"
         graph = build_music_graph(cast, settings.perturb, judge_pairs=settings.judge_pairs)
-        return Recipe(settings, campaign_id, prompt_hashes, graph, ("chosen", "rejected"))
+        return Recipe(settings, campaign_id, prompt_hashes, graph, branches)
     if settings.recipe == "best_of_n":
         assert scorer is not None, "a campaign of `best_of_n` is started with its scorer"
         graph = build_best_of_n_graph(cast, settings.candidates, scorer)
-        return Recipe(settings, campaign_id, prompt_hashes, graph, ("main",), scorer)
+        return Recipe(settings, campaign_id, prompt_hashes, graph, branches, scorer)
     if settings.recipe == "capo":
         assert settings.capo is not None, "validated settings of `capo` have its own"
         assert settings.perturb is not None, "and a perturbation"
         graph = build_capo_graph(cast, settings.capo, settings.perturb)
-        return Recipe(settings, campaign_id, prompt_hashes, graph, ("main",))
-    return Recipe(settings, campaign_id, prompt_hashes, build_dialogue_graph(cast, settings.perturb), ("main",))
+        return Recipe(settings, campaign_id, prompt_hashes, graph, branches)
+    return Recipe(settings, campaign_id, prompt_hashes, build_dialogue_graph(cast, settings.perturb), branches)

@@ -19,18 +19,17 @@ from configs.language_settings import AskFitSettings
 from configs.loop_settings import KeepSettings, LoopSettings
 from configs.model_settings import Endpoint
 from configs.settings import CampaignSettings
-from graphs.campaign import CampaignReport, campaign_identity, run_campaign
-from graphs.cast import prompts_of, roles_in_use
+from graphs.campaign import CampaignReport, is_over, run_campaign
+from graphs.cast import roles_in_use
 from graphs.checkpoints import Serving, with_checkpoints, with_judges
 from graphs.progress import Progress, Silent
 from graphs.seeds import load_seeds
 from lab.simulators import Comparison, compare
-from store import resume
 from store.database import query
-from store.identity import dialogue_id
 from store.queries import messages_of
 from store.records import Seed
 from store.rouge import self_rouge
+from train.data import is_corpus
 from train.language import LanguageFitResult, fit_language
 from train.progress import StderrProgress as FitProgress
 from train.serving import read_checkpoint
@@ -66,13 +65,17 @@ class LoopResult(NamedTuple):
     """The rounds, and the comparison where one was asked for."""
 
     name: str
+    to_collect: int
+    """Seeds of the train split, which the rounds collect from."""
+    held_out: int
+    """The others, of which the comparison takes some."""
     rounds: list[Round]
     comparison: Comparison | None
     seconds: float
 
     def to_table(self) -> str:
         """For people."""
-        parts = []
+        parts = [f"seeds      {self.to_collect} to collect from, {self.held_out} held out for the comparison"]
         for one in self.rounds:
             collected = one.campaign.done + one.campaign.failed
             parts += [
@@ -89,6 +92,8 @@ class LoopResult(NamedTuple):
         """For machines."""
         return {
             "name": self.name,
+            "to_collect": self.to_collect,
+            "held_out": self.held_out,
             "rounds": [
                 {
                     "number": one.number,
@@ -144,6 +149,11 @@ def run_loop(
         raise LoopError(f"all {len(seeds)} seeds are in the train split: take more, or set compare to null")
     data = settings.fit.data
     data = data.model_copy(update={"path": data.path or str(corpus)})
+    if data.campaign is None and is_corpus(Path(str(data.path))):
+        raise LoopError(
+            "fit.data names no campaign, and the loop's own dialogues stand in the corpus too: set fit.data.campaign to the "
+            "one of real sessions, or fit.data.path to a file of them"
+        )
     real = limited_sessions(read_sessions(data).sessions, data.limit, random_seed=settings.fit.random_seed)
     sessions = real
     serve = partial(_served, corpus=corpus, serving=serving, say=say)
@@ -177,7 +187,7 @@ def run_loop(
             progress=progress,
             real=real,
         )
-    return LoopResult(settings.name, rounds, comparison, time.monotonic() - started)
+    return LoopResult(settings.name, len(to_collect), len(held_out), rounds, comparison, time.monotonic() - started)
 
 
 def _fit(
@@ -208,25 +218,14 @@ def _served(
     say: Callable[[str], None],
 ) -> Iterator[CampaignSettings]:
     """The campaign with its checkpoints served; one that is over starts no server."""
-    roles = ((role, index) for role, index in roles_in_use(campaign))
-    folders = {folder for one in roles if (folder := campaign.models.checkpoint_of(*one)) is not None}
-    nowhere = {folder: Endpoint(NOWHERE, read_checkpoint(folder).served_name) for folder in folders}
-    over = campaign.model_copy(update={"models": campaign.models.served(nowhere)})
-    if is_over(over, seeds, corpus):
-        yield over
+    folders = {campaign.models.checkpoint_of(role, index) for role, index in roles_in_use(campaign)} - {None}
+    named = {str(folder): Endpoint(NOWHERE, read_checkpoint(str(folder)).served_name) for folder in folders}
+    unserved = campaign.model_copy(update={"models": campaign.models.served(named)})
+    if is_over(unserved, seeds, corpus):  # its identity needs the served names alone, and nobody will be asked
+        yield unserved
         return
     with with_checkpoints(campaign, serving, say=say) as ready:
         yield ready
-
-
-def is_over(campaign: CampaignSettings, seeds: Sequence[Seed], corpus: Path) -> bool:
-    """Whether every dialogue of these seeds has ended."""
-    if not corpus.exists():
-        return False
-    identity = campaign_identity(campaign, prompts_of(campaign))
-    ended = resume.finished_dialogues(corpus, identity)
-    trials = range(campaign.trials)
-    return all(dialogue_id(identity, seed.seed_id, "main", trial) in ended for seed in seeds for trial in trials)
 
 
 def play(campaign: CampaignSettings, seeds: Sequence[Seed], corpus: Path, progress: Progress) -> CampaignReport:

@@ -232,7 +232,7 @@ def _simulator(
         {row["reason"]: int(row["n"]) for row in caught},
         figure(list(grades.values())),
         *statistics([messages_of(row["messages"]) for row in rows]),
-        _cost(corpus, report),
+        cost_of(corpus, report),
     )
 
 
@@ -255,7 +255,8 @@ def statistics(conversations: Sequence[Sequence[Message]]) -> tuple[Figure, Figu
     return figure(turns), figure(words), figure(dependent), figure(alike)
 
 
-def _cost(corpus: Path, report: CampaignReport) -> Cost:
+def cost_of(corpus: Path, report: CampaignReport) -> Cost:
+    """What the simulator of a campaign cost a dialogue, one that failed counted too."""
     (row,) = query(
         corpus,
         """

@@ -103,9 +103,18 @@ def _of_corpus(settings: SessionSettings) -> list[Session]:
                 SELECT campaign_id FROM campaigns WHERE campaign_id = $campaign OR name = $campaign
             ))
             AND ($method IS NULL OR dialogue_id IN (SELECT chosen_id FROM pairs WHERE method = $method))
+            AND ($perturbed OR dialogue_id NOT IN (SELECT dialogue_id FROM perturbations WHERE verdict <> 'missed'))
+            AND ($method IS NOT NULL OR branch <> 'chosen' OR campaign_id NOT IN (
+                SELECT campaign_id FROM campaigns WHERE recipe = 'capo'
+            ))  -- a chosen side of CaPO is a beginning of its main dialogue, which is read already
         ORDER BY dialogue_id
         """,
-        {"campaign": settings.campaign, "method": settings.method, "branches": list(settings.branches)},
+        {
+            "campaign": settings.campaign,
+            "method": settings.method,
+            "branches": list(settings.branches),
+            "perturbed": settings.perturbed,
+        },
     )
     return [
         Session(row["dialogue_id"], messages, row["split"] or split_of(messages))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents.rehearsal.server import serving
+from agents.rehearsal.backend import complete
 from configs.load import ConfigError, load, validate
 from configs.loop_settings import KeepSettings, LoopSettings
 from configs.model_settings import Endpoint
@@ -16,11 +16,12 @@ from configs.settings import CampaignSettings
 from graphs.campaign import run_campaign
 from graphs.checkpoints import Serving
 from graphs.seeds import load_seeds
-from lab.loop import LoopError, LoopResult, kept_sessions, run_loop
-from lab.simulators import figure, statistics
+from lab.loop import LoopError, kept_sessions, run_loop
+from lab.simulators import cost_of, figure, statistics
 from store.database import query
-from tests.scripted import said
-from train.serving import objective_of
+from tests.scripted import said, scripted_model
+from tests.servers import Asked, scripted_server
+from train.serving import objective_of, read_checkpoint
 
 TALK = (
     said("user", "Call me Ilse. Belo is red and big. What is its size?"),
@@ -90,7 +91,7 @@ def settings_of(corpus: Path, **changes: Any) -> LoopSettings:
     overrides = [
         "fit.steps=3",
         "fit.tiny={hidden_size: 16, intermediate_size: 16, layers: 1, heads: 2, kv_heads: 1}",
-        f"fit.data.path={json.dumps(str(corpus))}",
+        f"fit.data={json.dumps({'path': str(corpus), 'campaign': 'sessions'})}",
         "collect.seeds.limit=24",
         "collect.turns=2",
         "compare.seeds=4",
@@ -108,29 +109,80 @@ def test_seeds_of_one_split_alone_are_refused_before_anything_is_trained(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_corpus_without_a_campaign_is_refused_since_the_loop_s_own_dialogues_stand_there(
+    played: tuple[Path, str], tmp_path: Path
+) -> None:
+    settings = settings_of(played[0], **{"fit.data.campaign": None})
+    with pytest.raises(LoopError, match=r"set fit\.data\.campaign"):
+        run_loop(settings, played[0], tmp_path / "out", serving=lambda: pytest.fail("nothing is served"))
+
+
+def test_conversations_of_equal_queries_are_kept_once(tmp_path: Path) -> None:
+    """A user who always says the same, after the same first query of each of two seeds."""
+    corpus = tmp_path / "corpus.duckdb"
+    seeds = tmp_path / "seeds.jsonl"
+    row = {"messages": [{"role": "user", "content": "Call me Ilse. Belo is red and big. What is its size?"}]}
+    seeds.write_text((json.dumps(row) + "\n") * 3)
+    with scripted_model(
+        lambda messages: "And its colour?" if "Task: ask" in messages[0]["content"] else "Red."
+    ) as model:
+        changes = {
+            "recipe": "dialogue",
+            "turns": 2,
+            "seeds": {"path": str(seeds)},
+            "models": {"default": {"model": model}},
+        }
+        settings = validate(changes, CampaignSettings, where="test")
+        report = run_campaign(settings, load_seeds(settings).seeds, corpus)
+    kept, dropped = kept_sessions(corpus, report.campaign_id, KeepSettings())
+    assert len(kept) == 1
+    assert dropped == {"said_before": 2}
+
+
+def test_a_dialogue_that_failed_costs_too(tmp_path: Path) -> None:
+    """Three dialogues of one call each, of which two failed: a call a dialogue, not three."""
+    corpus = tmp_path / "corpus.duckdb"
+    said = iter(["And its colour?", "I am the user simulator.", "I am the user simulator."])
+    changes = {
+        "recipe": "dialogue",
+        "turns": 2,
+        "concurrency": 1,
+        "seeds": {"format": "rehearsal", "limit": 3},
+        "gate": {"retries": 0},
+    }
+    with scripted_model(lambda _: next(said)) as model:
+        settings = validate(changes | {"models": {"user": {"model": model}}}, CampaignSettings, where="test")
+        report = run_campaign(settings, load_seeds(settings).seeds, corpus)
+    assert (report.done, report.failed) == (1, 2)
+    cost = cost_of(corpus, report)
+    assert (cost.calls, cost.prompt_tokens, cost.completion_tokens) == (1.0, 11.0, 7.0)
+
+
+def rehearse(asked: Asked) -> str:
+    """The rehearsal, under whatever name it is asked."""
+    return complete("default", asked.body["messages"], asked.body).content
+
+
 @pytest.mark.chain
 def test_two_rounds_and_the_comparison_run_from_one_config_and_again_for_nothing(
     played: tuple[Path, str], tmp_path: Path
 ) -> None:
     """The rehearsal's server stands where vLLM's would: it plays the user of a bare conversation, too."""
     served: list[str] = []
-    with serving() as address:
+    settings = settings_of(played[0])
+    with scripted_server(rehearse) as server:
 
         @contextmanager
         def serve(folders: Sequence[str], *, say: Any) -> Iterator[Mapping[str, Endpoint]]:  # noqa: ARG001
             served.extend(folders)
-            yield {folder: Endpoint(address, "default") for folder in folders}
+            yield {folder: Endpoint(server.url, read_checkpoint(folder).served_name) for folder in folders}
 
-        def run() -> LoopResult:
-            return run_loop(
-                settings_of(played[0]), played[0], tmp_path / "out", serving=lambda: Serving(objective_of, serve)
-            )
-
-        first = run()
-        calls = query(played[0], "SELECT count(*) AS n FROM calls")
-        again = run()
-    assert len(served) == 2 * 3  # two rounds and the comparison, twice
-    assert query(played[0], "SELECT count(*) AS n FROM calls") == calls  # nothing is asked again, and nothing trained
+        first = run_loop(settings, played[0], tmp_path / "out", serving=lambda: Serving(objective_of, serve))
+    assert len(served) == 3  # two rounds, and the comparison
+    calls = query(played[0], "SELECT count(*) AS n FROM calls")
+    # Again, with nobody there: no server is started, nothing is asked, nothing trained.
+    again = run_loop(settings, played[0], tmp_path / "out", serving=lambda: pytest.fail("nothing is served"))
+    assert query(played[0], "SELECT count(*) AS n FROM calls") == calls
     assert all(one.fit.already_done for one in again.rounds)
     assert again.comparison == first.comparison
     assert [one.number for one in first.rounds] == [1, 2]
@@ -140,7 +192,12 @@ def test_two_rounds_and_the_comparison_run_from_one_config_and_again_for_nothing
     assert first.comparison is not None
     trained, prompted, real = first.comparison.simulators
     assert (trained.name, prompted.name, real.name) == ("trained", "prompted", "real")
-    assert trained.model == "hosted_vllm/default"
+    assert trained.model.startswith("hosted_vllm/ask-rehearsal-round-2-")
+    held_out = query(
+        played[0],
+        "SELECT count(*) AS n FROM transcripts JOIN campaigns USING (campaign_id) WHERE split <> 'train' AND name = 'sessions'",
+    )
+    assert real.dialogues == held_out[0]["n"]
     assert trained.dialogues + trained.failed == prompted.dialogues + prompted.failed == 4
     assert trained.realism.value is not None
     assert trained.cost is not None
