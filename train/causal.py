@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from configs.language_settings import LanguageFitSettings, LoraSettings
+from configs.language_settings import AskFitSettings, LanguageFitSettings, LoraSettings
 from train.checkpoint import save_model
 from train.errors import TrainError
 from train.masks import IGNORED
@@ -41,6 +41,9 @@ def causal_model(settings: LanguageFitSettings, resumed: Path | None, texts: Seq
         tokenizer = load_tokenizer(str(resumed))
         return pretrained_language_model(str(resumed), tokenizer), tokenizer
     model, tokenizer = start_model(settings, texts)
+    exported_template(
+        tokenizer, asks=isinstance(settings, AskFitSettings)
+    )  # what fails at the end fails before the first step
     if settings.lora is not None:
         model = with_adapters(model, settings.lora, resumed, random_seed=settings.random_seed)
     return model, tokenizer
@@ -146,6 +149,17 @@ def next_logits(model: Any, ids_BT: Tensor, row_A: Tensor, place_A: Tensor, **in
     return capped_AV
 
 
+def exported_template(tokenizer: Any, *, asks: bool) -> tuple[str, str]:
+    """The mark at which the exported model stops, and its chat template.
+
+    Raises:
+        TrainError: a chat template that a model of this role cannot be served with.
+    """
+    if asks:
+        return end_mark(tokenizer, "user"), asking_template(tokenizer)
+    return end_mark(tokenizer, "assistant"), tokenizer.chat_template
+
+
 def export_model(folder: Path, model: Any, tokenizer: Any, card: dict[str, Any], *, asks: bool = False) -> None:
     """A plain Hugging Face folder, adapters merged into the weights, that stops where a turn of its role ends.
 
@@ -155,14 +169,14 @@ def export_model(folder: Path, model: Any, tokenizer: Any, card: dict[str, Any],
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     tokenizer = deepcopy(tokenizer)  # the exported template is not the one that is trained with
-    mark = tokenizer.convert_tokens_to_ids(end_mark(tokenizer, "user" if asks else "assistant"))
+    end, template = exported_template(tokenizer, asks=asks)
+    mark = tokenizer.convert_tokens_to_ids(end)
     generation = model.generation_config
     before = generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
     ends = [tokenizer.eos_token_id, mark, *before]
     generation.eos_token_id = list(dict.fromkeys(end for end in ends if end is not None))
     generation.bos_token_id = tokenizer.bos_token_id
     generation.pad_token_id = tokenizer.pad_token_id
-    if asks:
-        tokenizer.chat_template = asking_template(tokenizer)
+    tokenizer.chat_template = template
     model.config.use_cache = True
     save_model(folder, model, tokenizer, card)

@@ -74,11 +74,11 @@ def _claim(out: Path, fit_id: str, settings: dict[str, Any]) -> dict[str, Any]:
         if run["fit_id"] != fit_id:
             raise TrainError(
                 f"{str(out)!r} holds another fit ({run['fit_id']}): the settings or the training pairs differ; "
-                "name another folder with --set out=..., or remove this one"
+                "take another folder (out), or remove this one"
             )
         return run
     if any(entry.name != ".lock" for entry in out.iterdir()):
-        raise TrainError(f"{str(out)!r} holds files that are no fit's: name another folder with --set out=...")
+        raise TrainError(f"{str(out)!r} holds files that are no fit's: take another folder (out)")
     run = {"fit_id": fit_id, "settings": settings, "created_at": datetime.now(UTC).isoformat()}
     write_json(path, run)
     return run

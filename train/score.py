@@ -149,6 +149,8 @@ def model_source(model_dir: str | Path) -> str:
         if not (path / "config.json").exists():
             raise TrainError(f"{str(path)!r} is not a model's folder: it has no config.json (a fit's is fits/NAME)")
         return str(path)
+    if not path.exists() and path.parts[:1] == ("fits",):
+        raise TrainError(f"no model in {str(model_dir)!r}: there is no such fit; make it first with descant fit")
     if path.exists() or _means_a_path(str(model_dir)):
         raise TrainError(
             f"no model in {str(model_dir)!r}: name a fit's folder (fits/NAME), a Hugging Face folder or an id"

@@ -34,7 +34,7 @@ HERE = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::", "")
 SERVER = "vllm.entrypoints.openai.api_server"
 START_TIMEOUT_SECONDS = 1800.0
-"""A tiny model takes half a minute on two cores, a large one some minutes; a server that fails ends long before."""
+"""A tiny model takes a minute or two on two busy cores, a large one some minutes; a server that fails ends long before."""
 PROBE_SECONDS = 5.0
 END_SECONDS = 10.0
 CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -44,6 +44,8 @@ GPU_SHARE = 0.9
 """Of the GPU's memory, vLLM's own default; several servers divide it."""
 SMALL_BYTES = 80_000_000
 """Of weights, below which one CPU thread is faster than several."""
+HARMLESS = re.compile(r"(?:\s|\([^)]*\)|\x1b\[[\d;]*m)*(?:WARNING|INFO|DEBUG)\b")
+"""A line of a log of a level that no server ends with, the process that wrote it before."""
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 """Of each file of weights that has no card: so many pieces of so many bytes tell it from others."""
 ID_LETTERS = 8
@@ -263,7 +265,7 @@ def serve_all(folders: Sequence[str], *, say: Callable[[str], None] = lambda _: 
         for folder, name in names.items():
             if name not in endpoints:
                 started = time.monotonic()
-                say(f"starting vLLM for {folder} ...")
+                say(f"starting vLLM for {folder} (this takes about a minute) ...")
                 endpoints[name] = servers.enter_context(served(folder, flags=flags))
                 say(f"{folder} is served as {name} after {time.monotonic() - started:.0f} s")
         yield {folder: endpoints[name] for folder, name in names.items()}
@@ -421,18 +423,25 @@ def _wait_until_healthy(process: "subprocess.Popen[bytes]", endpoint: Endpoint, 
 
 
 def _died(what: str, log: Path) -> ServerDiedError:
-    reason = reason_of(log.read_text(encoding="utf-8", errors="replace"))
+    try:
+        reason = reason_of(log.read_text(encoding="utf-8", errors="replace"))
+    except OSError:  # removed meanwhile
+        return ServerDiedError(f"{what}; its log {log} cannot be read")
     return ServerDiedError(f"{what}{f' ({reason})' if reason else ''}; its log is {log}")
 
 
 def reason_of(log: str) -> str | None:
-    """The line of a log that says why the server ended: its last exception but the ones that only speak of another."""
+    """The line of a log that says why the server ended: its last exception but the ones that only speak of another.
+
+    A warning may name an exception that the server lived on with.
+    """
     found = None
-    for line in log.splitlines():
+    said = [line for line in log.splitlines() if not HARMLESS.match(line)]
+    for line in said:
         error = re.search(r"(?<![\w.])((?:\w+\.)*\w*(?:Error|Exception|Interrupt)): (?=\S)(.+)", line)
         if error and "root cause" not in line and "failed core proc" not in line.lower():
             found = f"{error[1].rpartition('.')[2]}: {error[2].strip()}"
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    lines = [line.strip() for line in said if line.strip()]
     reason = found or (lines[-1] if lines else None)
     return reason if reason is None or len(reason) <= 300 else f"{reason[:299]}…"
 

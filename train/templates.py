@@ -1,4 +1,14 @@
-"""Chat templates: three for models without one, and the one with which a model of the user asks instead of answering."""
+"""Chat templates: three for models without one, and the one with which a model of the user asks instead of answering.
+
+What Gemma's template, made to ask, writes of a query and its answer, the last line being its generation prompt:
+
+    <bos><start_of_turn>user
+    What is tea?<end_of_turn>
+    <start_of_turn>model
+    A drink.<end_of_turn>
+    <start_of_turn>user
+
+"""
 
 from pathlib import Path
 from typing import Any
@@ -30,6 +40,7 @@ TEMPLATES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 BEGIN, END = "{# the answering template begins #}", "{# the answering template ends #}"
+"""Jinja's comments around the template that an asking one was made of, by which `answering_template` finds it again."""
 
 
 def give_template(tokenizer: Any, name: str) -> int:
@@ -93,7 +104,10 @@ def asking_template(tokenizer: Any) -> str:
         )
     # A blank at a header's end is read as part of the word that follows, which the model writes.
     header, opening = longer[len(so_far) :].rstrip(" "), pieces[0].rstrip(" ")
+    # Jinja drops one line's end at a template's own end, but would write it in the middle of this one.
     original = answering_template(str(tokenizer.chat_template)).removesuffix("\n")
+    # System text goes to the head of the first turn that follows, as `fold_system` has it in training: many templates refuse
+    # a system turn. That is the second message, or, where there is none, the query that the model is about to write.
     return (
         "{% set asks = add_generation_prompt %}{% set add_generation_prompt = false %}"
         "{% set told = messages[0]['content'] | trim + '\\n\\n' if messages and messages[0]['role'] == 'system' else '' %}"

@@ -120,6 +120,6 @@ def test_the_stored_config_names_the_checkpoint_and_no_server_is_left(ran: Ran) 
     config = campaign["config"] if isinstance(campaign["config"], dict) else json.loads(campaign["config"])
     assert config["models"]["user"]["checkpoint"] == "fits/ask"
     assert config["models"]["user"]["api_base"] is None
-    assert "starting vLLM for fits/ask ..." in ran.said
+    assert "starting vLLM for fits/ask (this takes about a minute) ..." in ran.said
     arguments = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert not any(str(ran.model).encode() in line for line in arguments)

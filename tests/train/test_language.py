@@ -241,6 +241,24 @@ def test_another_architecture_and_a_template_by_name(tmp_path: Path, answering: 
         fit_language(sft(tmp_path / "e", model=start, chat_template="plain", max_length=256), sessions=talks(20))
 
 
+INSTRUCTIONS = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% else %}{{ ' ' + message['content'] + eos_token }}{% endif %}"
+    "{% endfor %}"
+)
+
+
+def test_a_template_that_cannot_be_exported_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    (tmp_path / "inst.jinja").write_text(INSTRUCTIONS)
+    seen: list[Progress] = []
+    given = {"chat_template": str(tmp_path / "inst.jinja")}
+    with pytest.raises(TrainError, match="the chat template ends user turns without a mark"):
+        fit_language(ask(tmp_path / "ask", **given), sessions=talks(20), progress=seen.append)
+    assert not seen
+    assert not (tmp_path / "ask").exists()
+    assert fit_language(sft(tmp_path / "sft", steps=1, **given), sessions=talks(20)).steps == 1, "answers have an end"
+
+
 def test_what_cannot_be_trained_on_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(
         TrainError, match="none of 16 training conversations can be learned from: 16 are longer than max_length"

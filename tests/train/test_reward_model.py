@@ -139,6 +139,10 @@ def test_damaged_weights_are_an_error_in_one_line(model_dir: Path, tmp_path: Pat
 
 
 def test_folders_that_hold_no_model_are_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainError, match="no model in 'fits/sft-tiny': there is no such fit; make it first with descant fit"
+    ):
+        load_scorer("fits/sft-tiny")
     with pytest.raises(TrainError, match="no model in"):
         load_scorer(tmp_path / "absent")
     with pytest.raises(TrainError, match=r"no config\.json"):

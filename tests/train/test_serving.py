@@ -31,6 +31,7 @@ from train.serving import (
     served,
     server_flags,
     settings_to_paste,
+    watch,
 )
 from train.tokenizer import train_tokenizer
 
@@ -291,10 +292,22 @@ def test_the_settings_to_paste_name_the_role_that_a_model_was_trained_for() -> N
             "ERROR [core.py:1] ValueError: head size 16\nRuntimeError: Engine core initialization failed. See root cause",
             "ValueError: head size 16",
         ),
+        (
+            "(EngineCore pid=2) ERROR 11-21 [core.py:1] ValueError: head size 16\n"
+            "(APIServer pid=1) WARNING 11-21 14:00:01 [net.py:7] Failed: OSError: [Errno 24] Too many open files. "
+            "Consider increasing with ulimit -n\nINFO:     RuntimeError: none",
+            "ValueError: head size 16",
+        ),
+        ("Killed\n\x1b[0;36m(APIServer pid=1)\x1b[0;0m INFO 11-21 14:00:01 [loader.py:1] Loading weights", "Killed"),
     ],
 )
 def test_the_reason_of_a_log_is_the_first_cause(log: str, expected: str | None) -> None:
     assert reason_of(log) == expected
+
+
+def test_a_server_that_is_gone_with_its_log_is_told_all_the_same(tmp_path: Path) -> None:
+    with pytest.raises(ServerDiedError, match=r"is gone .*its log .*none\.log cannot be read"):
+        watch(Endpoint("http://127.0.0.1:1/v1", "m-1"), tmp_path / "none.log")
 
 
 def test_the_command_serves_until_ctrl_c_and_ends_everything(
