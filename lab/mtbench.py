@@ -43,9 +43,16 @@ from store.judging import Reference, references_of
 from store.mtbench101 import BY_REFERENCE, gold_turns
 from store.queries import messages_of, was_rehearsed
 from store.records import Seed
+from store.seeds import shape_and_rows
 
 REFERENCE_CATEGORIES = frozenset({"math", "coding", "reasoning"})
 """Whose answers MT-Bench grades by a reference."""
+
+
+BENCHMARKS = {"mtbench": "MT-Bench", "mtbench101": "MT-Bench-101"}
+"""By the shape of their files, which is the preset's name too."""
+WHOLE = {"mtbench": 80, "mtbench101": 1388}
+"""Questions, or dialogues, of the benchmark itself."""
 
 
 class BenchmarkError(DescantError):
@@ -74,6 +81,8 @@ class Paper(NamedTuple):
     """Whether the script is all that the user says."""
     limit: int | None
     """Rows of the file that were asked for."""
+    in_file: int
+    """Questions, or dialogues, that the file has."""
 
 
 def read_paper(settings: BenchmarkSettings, *, limit: int | None = None) -> Paper:
@@ -85,8 +94,10 @@ def read_paper(settings: BenchmarkSettings, *, limit: int | None = None) -> Pape
     """
     if settings.questions is None:
         raise BenchmarkError("no questions: pass --questions FILE, or set questions")
+    shape, in_file = shape_and_rows(settings.questions)
+    _check_shape(settings, shape)
     if settings.benchmark == "mtbench101":
-        return _gold_paper(settings.questions, limit)
+        return _gold_paper(settings.questions, limit, in_file)
     seeds = load_seeds(_campaign(settings, script="only", limit=limit)).seeds
     turns = settings.turns_played
     scripts = [len(script_of(seed)) for seed in seeds]
@@ -106,10 +117,17 @@ def read_paper(settings: BenchmarkSettings, *, limit: int | None = None) -> Pape
     source = (
         None if settings.references is None else content_hash(Path(settings.references).read_text(encoding="utf-8"))
     )
-    return Paper(questions, references, source, only, limit)
+    return Paper(questions, references, source, only, limit, in_file)
 
 
-def _gold_paper(path: str, limit: int | None) -> Paper:
+def _check_shape(settings: BenchmarkSettings, shape: str | None) -> None:
+    """Raise a BenchmarkError for the file of the other benchmark."""
+    expected = "mtbench101" if settings.benchmark == "mtbench101" else "mtbench"
+    if shape in BENCHMARKS and shape != expected:
+        raise BenchmarkError(f"{settings.questions!r} is {BENCHMARKS[shape]}'s file: use the preset {shape}")
+
+
+def _gold_paper(path: str, limit: int | None, in_file: int) -> Paper:
     turns = gold_turns(path, limit=limit)
     references = {
         turn.seed.seed_id: Reference(("",) * (turn.turn - 1) + (turn.gold,), ())
@@ -117,7 +135,7 @@ def _gold_paper(path: str, limit: int | None) -> Paper:
         if turn.task in BY_REFERENCE
     }
     questions = [Question(turn.seed, str(turn.dialogue), turn.task, (turn.turn - 1,)) for turn in turns]
-    return Paper(questions, references, None, True, limit)
+    return Paper(questions, references, None, True, limit, in_file)
 
 
 def what_is_run(settings: BenchmarkSettings, paper: Paper) -> str:
@@ -140,6 +158,27 @@ def what_is_run(settings: BenchmarkSettings, paper: Paper) -> str:
     heard = sorted({str(seed.metadata["answered_by"]) for seed in seeds if "answered_by" in seed.metadata})
     by += f" as it heard the answers of {', '.join(heard)}" if heard else ""
     return f"{turns} turns from {file}{by}: {n} questions"
+
+
+def what_it_is_called(settings: BenchmarkSettings, paper: Paper) -> str:
+    """The benchmark's name for machines: eight turns are never called MT-Bench++, which is not public."""
+    if settings.benchmark != "mtbench++":
+        return settings.benchmark
+    if not paper.script or any("extended_by" in question.seed.metadata for question in paper.questions):
+        return "mtbench-extended"
+    return f"{settings.turns_played} turns from {Path(settings.questions or '').name}"
+
+
+def what_is_left_out(settings: BenchmarkSettings, paper: Paper) -> str | None:
+    """In words, where a figure is not of the whole benchmark."""
+    shape = "mtbench101" if settings.benchmark == "mtbench101" else "mtbench"
+    unit = "dialogues" if shape == "mtbench101" else "questions"
+    taken = paper.in_file if paper.limit is None else min(paper.limit, paper.in_file)
+    if taken < paper.in_file:
+        return f"Of the first {taken} of {paper.in_file} {unit} alone."
+    if taken < WHOLE[shape]:
+        return f"Of {taken} {unit}, all that the file has: {BENCHMARKS[shape]} has {WHOLE[shape]}."
+    return None
 
 
 def evaluate_benchmark(
@@ -207,8 +246,9 @@ def evaluate_benchmark(
         headline, curve, categories = mean_rows(grades)
     found = BenchmarkResult(
         name=settings.name,
-        benchmark=settings.benchmark,
+        benchmark=what_it_is_called(settings, paper),
         what=what,
+        left_out=what_is_left_out(settings, paper),
         assistant=settings.models.of("assistant").model,
         judges=tuple(judged.judges),
         label_set=label_set,

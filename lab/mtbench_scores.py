@@ -83,6 +83,7 @@ class BenchmarkResult(NamedTuple):
 
     name: str
     benchmark: str
+    """`mtbench`, `mtbench101`, `mtbench-extended`, or `8 turns from FILE` where people wrote more turns."""
     what: str
     """What was really run, in words."""
     assistant: str
@@ -98,6 +99,8 @@ class BenchmarkResult(NamedTuple):
     calls_sent: int
     """Requests of this run, retries included."""
     rehearsed: bool
+    left_out: str | None = None
+    """That the figures are of a part of the benchmark, in words."""
 
     @property
     def by_minimum(self) -> bool:
@@ -115,6 +118,7 @@ class BenchmarkResult(NamedTuple):
                 "name": self.name,
                 "benchmark": self.benchmark,
                 "what": self.what,
+                "left_out": self.left_out,
                 "assistant": self.assistant,
                 "judges": list(self.judges),
                 "label_set": self.label_set,
@@ -148,6 +152,8 @@ class BenchmarkResult(NamedTuple):
         for title, head, rows in sections:
             table = [head, *([_label(row.part), str(row.share.n), _cell(row.share)] for row in rows)]
             lines += ["", *([title] if title else []), *columns(table, left=(0,))]
+            if rows is self.headline and self.left_out is not None:
+                lines += wrap(self.left_out, WIDTH)
         notes = [
             f"n counts {unit}" + (", by turn grades" if self.by_minimum else "") + "; 95 % bootstrap intervals over "
             f"{'dialogues' if self.by_minimum else 'questions'}. {counts.verdicts} verdicts, {counts.by_reference} of "

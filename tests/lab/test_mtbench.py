@@ -18,7 +18,7 @@ from configs.benchmark_settings import BenchmarkSettings
 from configs.errors import DescantError
 from configs.model_settings import Endpoint
 from graphs.checkpoints import Serving
-from lab.mtbench import BenchmarkError, evaluate_benchmark, read_paper
+from lab.mtbench import BenchmarkError, evaluate_benchmark, read_paper, what_is_left_out
 from lab.mtbench_scores import BenchmarkResult
 from store.database import StoreError, query
 from tests.graphs.conftest import task_of
@@ -153,6 +153,7 @@ def test_the_extension_goes_on_after_the_script_and_is_called_what_it_is(tmp_pat
     model, saved = Model(), tmp_path / "eight.jsonl"
     given: dict[str, Any] = {"benchmark": "mtbench++", "references": files["references"]}
     found = evaluate(tmp_path / "c.duckdb", model, save=saved, questions=files["questions"], **given)
+    assert json.loads(found.to_json())["benchmark"] == "mtbench-extended"
     assert found.what.startswith(
         "MT-Bench extended to 8 turns by the simulator scripted/x (ours; the paper's MT-Bench++"
     )
@@ -166,9 +167,30 @@ def test_the_extension_goes_on_after_the_script_and_is_called_what_it_is(tmp_pat
     other = Model()
     again = evaluate(tmp_path / "c.duckdb", other, questions=str(saved), **given)
     assert again.what.startswith("8 turns from eight.jsonl, written by the simulator scripted/x (prompted) (ours")
+    assert json.loads(again.to_json())["benchmark"] == "mtbench-extended"
     assert (len(other.of("ask")), len(other.of("chat")), again.of("overall").n) == (0, 32, 32)
     with pytest.raises(BenchmarkError, match="nothing is extended here"):
         evaluate(tmp_path / "c.duckdb", other, save=saved, questions=str(saved), **given)
+
+
+def test_more_turns_that_people_wrote_are_called_by_their_file(tmp_path: Path) -> None:
+    by_hand = write(tmp_path / "by_hand.jsonl", [{"turns": ["one?", "two?", "three?"]}])
+    found = evaluate(tmp_path / "c.duckdb", Model(), benchmark="mtbench++", turns=3, questions=by_hand)
+    assert json.loads(found.to_json())["benchmark"] == "3 turns from by_hand.jsonl"
+
+
+def test_a_part_of_the_benchmark_is_said_under_its_figure(tmp_path: Path, files: dict[str, str]) -> None:
+    given: dict[str, Any] = {"benchmark": "mtbench101", "questions": files["gold"]}
+    part = evaluate(tmp_path / "c.duckdb", Model(), limit=1, **given)
+    assert part.left_out == "Of the first 1 of 2 dialogues alone."
+    whole_file = evaluate(tmp_path / "c.duckdb", Model(), questions=files["questions"])
+    said = "Of 4 questions, all that the file has: MT-Bench has 80."
+    assert said in whole_file.to_table().partition("By turn")[0]
+    assert json.loads(whole_file.to_json())["left_out"] == said
+    whole = write(tmp_path / "whole.jsonl", [QUESTIONS[0] | {"question_id": n} for n in range(80)])
+    settings = BenchmarkSettings.model_validate({"questions": whole})
+    assert what_is_left_out(settings, read_paper(settings)) is None
+    assert what_is_left_out(settings, read_paper(settings, limit=6)) == "Of the first 6 of 80 questions alone."
 
 
 def test_a_user_who_ends_early_shortens_the_curve_and_is_counted(tmp_path: Path, files: dict[str, str]) -> None:
@@ -214,13 +236,16 @@ def test_a_dialogue_whose_verdict_cannot_be_read_has_no_lowest_grade(tmp_path: P
 def test_questions_that_are_none_are_refused_before_anything_is_paid(tmp_path: Path, files: dict[str, str]) -> None:
     model, short = Model(), write(tmp_path / "short.jsonl", [{"turns": ["one?"]}])
     strangers = write(tmp_path / "strangers.jsonl", [{"question_id": 99, "reference": "x"}])
+    gold = {"benchmark": "mtbench101"}
     refused: list[tuple[type[DescantError], str, dict[str, Any]]] = [
         (BenchmarkError, "no questions: pass --questions", {}),
         (BenchmarkError, "has 1 turns: MT-Bench's have 2", {"questions": short}),
         (StoreError, "there is no file", {"questions": str(tmp_path / "none.jsonl")}),
         (StoreError, "cannot be read", {"questions": files["questions"], "references": str(tmp_path / "none")}),
         (BenchmarkError, "has no right answer to any", {"questions": files["questions"], "references": strangers}),
-        (StoreError, "the key 'history' is missing", {"questions": short, "benchmark": "mtbench101"}),
+        (StoreError, "the key 'history' is missing", {"questions": strangers, "benchmark": "mtbench101"}),
+        (BenchmarkError, "short.jsonl' is MT-Bench's file: use the preset mtbench", {"questions": short, **gold}),
+        (BenchmarkError, "is MT-Bench-101's file: use the preset mtbench101", {"questions": files["gold"]}),
     ]
     for error, said, given in refused:
         with pytest.raises(error, match=said):
