@@ -123,7 +123,7 @@ def main() -> None:
     except click.ClickException as error:
         fail(error.format_message(), 2)
     except (click.Abort, KeyboardInterrupt):
-        fail("interrupted", 1)
+        fail("interrupted: the same command goes on or begins again", 1)
     except DescantError as error:
         fail(str(error), error.exit_code)
     except BrokenPipeError:  # the reader of our output went away, as with `| head`

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
+import orjson
+
 from store.database import StoreError, database_path, query
 from store.identity import content_hash, dialogue_id, import_id, seed_id, split_of, turn_id
 from store.measure import Measured, measure
@@ -55,10 +57,16 @@ def import_file(
     """
     name = name or _name_of(source)
     checked: list[str] = []
-    count = sum(1 for _ in whole_conversations(source, shape, skipped=checked if skip_bad else None))
+    rows = whole_conversations(source, shape, skipped=checked if skip_bad else None)
+    given = {seed.seed_id for seed in _seeds(rows, source_name(source))}
     campaign = import_id(name)
-    created_at, before = _known(database, campaign)
-    config = {"source": source_name(source), "format": shape, "counts_tokens": count_tokens is not None}
+    created_at, sources, before = _known(database, campaign)
+    sources = list(dict.fromkeys([*sources, source_name(source)]))
+    config = {
+        "source": sources[0] if len(sources) == 1 else sources,
+        "format": shape,
+        "counts_tokens": count_tokens is not None,
+    }
 
     def state(status: CampaignStatus) -> Campaign:
         return Campaign(
@@ -71,7 +79,7 @@ def import_file(
             status=status,
             created_at=created_at,
             finished_at=datetime.now(UTC) if status == "done" else None,
-            n_seeds=count,
+            n_seeds=len(before | given),
         )
 
     with Writer(database) as writer:
@@ -84,8 +92,8 @@ def import_file(
                 writer.append(*waiting)
                 waiting.clear()
         writer.append(*waiting, state("done"))
-    _, after = _known(database, campaign)
-    return ImportReport(campaign, name, count, after - before, checked)
+    _, _, after = _known(database, campaign)
+    return ImportReport(campaign, name, len(given), len(after - before), checked)
 
 
 def whole_conversations(
@@ -120,10 +128,17 @@ def _records(
     count_tokens: CountTokens | None,
 ) -> Iterator[list[Record]]:
     """The rows of each conversation; the dialogue, which makes the others count, goes last."""
+    for seed in _seeds(rows, source):
+        tokens = count_tokens(seed.messages) if count_tokens else None
+        yield _dialogue(seed, campaign, measure(seed.messages), tokens)
+
+
+def _seeds(rows: Iterator[Conversation], source: str) -> Iterator[Seed]:
+    """Each conversation as a seed, a repeated one as one of its own."""
     seen: Counter[str] = Counter()
     for _, row, shape, messages in rows:
         text = content_hash(list(messages))
-        seed = Seed(
+        yield Seed(
             seed_id=seed_id(messages, seen[text]),
             source=source,
             messages=messages,
@@ -131,9 +146,6 @@ def _records(
             split=split_of(messages),
         )
         seen[text] += 1
-        measured = measure(messages)
-        tokens = count_tokens(messages) if count_tokens else None
-        yield _dialogue(seed, campaign, measured, tokens)
 
 
 def _dialogue(seed: Seed, campaign: str, measured: Measured, tokens: int | None) -> list[Record]:
@@ -177,18 +189,17 @@ def _dialogue(seed: Seed, campaign: str, measured: Measured, tokens: int | None)
     return [seed, *turns, stats, dialogue]
 
 
-def _known(database: str | os.PathLike[str], campaign: str) -> tuple[datetime, int]:
-    """When an import of this name was begun first, now if never, and how many dialogues it has."""
+def _known(database: str | os.PathLike[str], campaign: str) -> tuple[datetime, list[str], set[str]]:
+    """When an import of this name was begun first, now if never, what it was of, and the seeds of its dialogues."""
     if not database_path(database).exists():
-        return datetime.now(UTC), 0
-    found = query(
-        database,
-        "SELECT any_value(created_at) AS created_at, (SELECT count(*) FROM dialogues WHERE campaign_id = $campaign) AS dialogues "
-        "FROM campaigns WHERE campaign_id = $campaign",
-        {"campaign": campaign},
-    )[0]
-    created_at = found["created_at"]
-    return created_at.replace(tzinfo=UTC) if created_at else datetime.now(UTC), int(found["dialogues"])
+        return datetime.now(UTC), [], set()
+    found = query(database, "SELECT created_at, config FROM campaigns WHERE campaign_id = ?", [campaign])
+    if not found:
+        return datetime.now(UTC), [], set()
+    named = orjson.loads(found[0]["config"])["source"]
+    sources = [named] if isinstance(named, str) else list(named)
+    seeds = query(database, "SELECT DISTINCT seed_id FROM dialogues WHERE campaign_id = ?", [campaign])
+    return found[0]["created_at"].replace(tzinfo=UTC), sources, {row["seed_id"] for row in seeds}
 
 
 def _name_of(source: str) -> str:

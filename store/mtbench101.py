@@ -73,6 +73,8 @@ def gold_turns(path: str, *, limit: int | None = None) -> list[GoldTurn]:
                 continue
             before = messages[: place + 1]
             turn = place // 2 + 1
+            # Two dialogues may begin alike, up to this turn or as a whole: the second argument counts those that came before,
+            # so that each is a seed of its own.
             bare = seed_id(before, 0)
             seed = Seed(
                 seed_id=seed_id(before, seen[bare]),

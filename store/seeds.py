@@ -10,6 +10,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -49,7 +50,7 @@ def read_seeds(settings: SeedSettings, *, skip_bad: bool = False) -> SeedFile:
     skipped: list[str] = []
     seen: Counter[str] = Counter()
     sources = (settings.path,) if isinstance(settings.path, str) else settings.path
-    found = (conversations(source, settings.format, skipped if skip_bad else None) for source in sources)
+    found = (conversations(source, settings.format, skipped if skip_bad else None, what="seeds") for source in sources)
     for source, (place, row, shape, whole) in _in_turn(sources, found):
         try:
             messages = cut_of(whole, settings.cut)
@@ -92,7 +93,12 @@ class Conversation(NamedTuple):
 
 
 def conversations(
-    source: str, format: str = "auto", skipped: list[str] | None = None, *, to_skip: str = "--skip-bad"
+    source: str,
+    format: str = "auto",
+    skipped: list[str] | None = None,
+    *,
+    to_skip: str = "--skip-bad",
+    what: str = "conversations",
 ) -> Iterator[Conversation]:
     """The conversations of a file or a dataset, in its order and as a stream.
 
@@ -100,12 +106,13 @@ def conversations(
         format: a key of SHAPES, or `auto`: what the first row is.
         skipped: where a line goes for each row that is no conversation; without it such a row is an error.
         to_skip: how the user says that such rows are to be skipped, for the error.
+        what: what they are to the caller, for the error.
 
     Raises:
         StoreError: the file is missing or unreadable, or one of its rows is broken.
     """
     shape = format
-    for place, raw in _rows(source):
+    for place, raw in _rows(source, what):
         try:
             row = raw if isinstance(raw, dict) else row_of(raw)
             if shape == "auto":
@@ -124,22 +131,36 @@ def _refuse(place: str, error: RowError, skipped: list[str] | None, to_skip: str
     skipped.append(problem)
 
 
+def shape_and_rows(source: str) -> tuple[str | None, int]:
+    """What a file's first row is, a key of SHAPES or null, and how many rows the file has.
+
+    Raises:
+        StoreError: the file is missing or unreadable.
+    """
+    shape, count = None, 0
+    for count, (_, raw) in enumerate(_rows(source, "questions"), start=1):
+        if count == 1:
+            with suppress(RowError):
+                shape = _shape_of(raw if isinstance(raw, dict) else row_of(raw))
+    return shape, count
+
+
 def source_name(source: str) -> str:
     """What a source is called where it is written down: a file by its name, a dataset by its id."""
     return Path(source).name if Path(source).exists() else source
 
 
-def _rows(source: str) -> Iterator[tuple[str, bytes | dict[str, Any]]]:
+def _rows(source: str, what: str) -> Iterator[tuple[str, bytes | dict[str, Any]]]:
     """The rows of a file, or of all files of a dataset, each with its place (FILE:NUMBER) for people.
 
     The files of a dataset are read in turn, a row of each, so that a limit takes from all.
     """
     path = Path(source)
     if path.exists() or not hub.may_be_dataset(source):
-        yield from _rows_of_file(source, path)
+        yield from _rows_of_file(source, path, what)
         return
     files = [(hub.name_of(file, source), file) for file in hub.dataset_files(source)]
-    yield from (row for _, row in _in_turn(files, (_rows_of_file(name, file) for name, file in files)))
+    yield from (row for _, row in _in_turn(files, (_rows_of_file(name, file, what) for name, file in files)))
 
 
 Item = TypeVar("Item")
@@ -158,8 +179,8 @@ def _in_turn(names: Iterable[Name], parts: Iterable[Iterator[Item]]) -> Iterator
                 yield name, item
 
 
-def _rows_of_file(name: str, file: Path) -> Iterator[tuple[str, bytes | dict[str, Any]]]:
-    rows = parquet_rows(file, "seeds") if file.suffix == ".parquet" else lines_of(file, "seeds")
+def _rows_of_file(name: str, file: Path, what: str) -> Iterator[tuple[str, bytes | dict[str, Any]]]:
+    rows = parquet_rows(file, what) if file.suffix == ".parquet" else lines_of(file, what)
     for number, row in rows:
         yield f"{name}:{number}", row
 

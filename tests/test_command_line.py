@@ -237,6 +237,18 @@ def test_what_is_fatal_exits_with_1_and_one_line(run_here: Run) -> None:
     assert len(ended.stderr.splitlines()) == 1
 
 
+def test_ctrl_c_exits_with_1_and_says_what_the_same_command_does(
+    run_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("store.status.status_of", press)
+    ended = run_here("status")
+    assert ended.returncode == 1
+    assert ended.stderr.lstrip() == "error: interrupted: the same command goes on or begins again\n"
+
+
 def test_a_package_of_ours_that_is_hidden_is_told(tmp_path: Path) -> None:
     """As where `descant.py` lies in site-packages beside another package called `agents`."""
     home, other = tmp_path / "home", tmp_path / "other"

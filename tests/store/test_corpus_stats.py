@@ -14,6 +14,7 @@ from store.database import StoreError, query
 from store.importing import ImportReport, import_file
 from store.measure import measure
 from store.records import Dialogue, DialogueStats, Message
+from store.status import status_of
 from store.writer import Writer
 from tests.scripted import said
 from tests.store.store_samples import campaign
@@ -176,7 +177,18 @@ def test_importing_again_adds_nothing_and_a_longer_file_what_is_new(db: Path, tm
     assert query(db, "SELECT (SELECT count(*) FROM turns) AS turns, created_at FROM campaigns") == before
     longer = sharegpt(tmp_path / "more.jsonl", [FIRST, FIRST, SECOND, THIRD])
     assert import_file(str(longer), db, name="chats").new == 1
-    assert len(query(db, "SELECT * FROM campaigns")) == 1
+    other = sharegpt(tmp_path / "less.jsonl", [THIRD])
+    assert import_file(str(other), db, name="chats").new == 0
+    (row,) = query(db, "SELECT n_seeds, config->'source' AS sources FROM campaigns")
+    assert (row["n_seeds"], json.loads(row["sources"])) == (4, ["chats.jsonl", "more.jsonl", "less.jsonl"])
+    (told,) = status_of(db)["campaigns"]
+    assert (told["seeds_done"], told["seeds_total"]) == (4, 4)
+
+
+def test_a_file_that_is_not_there_is_called_one_of_conversations(db: Path) -> None:
+    for ask in (lambda: import_file("none.jsonl", db), lambda: stats_of_file("none.jsonl")):
+        with pytest.raises(StoreError, match=r"there is no file 'none\.jsonl' to read conversations from"):
+            ask()
 
 
 BAD = '{"conversations": [{"from": "human", "value": ""}]}'
