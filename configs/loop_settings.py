@@ -26,7 +26,7 @@ class CompareSettings(Settings):
     """The trained simulator beside a prompted one, on seeds that no round learned from."""
 
     prompted: RoleSettings = RoleSettings()
-    """The prompted simulator; what it leaves open is taken from `collect.models.default`."""
+    """The prompted simulator; what it leaves open is taken from `collect.models.default`, not from the trained one's `collect.models.user`."""
     seeds: Annotated[int, Field(strict=True, ge=1)] = 200
     """Held-out seeds at most (validation and test), from the front."""
     judges: JudgeModelsSettings = JudgeModelsSettings()

@@ -69,7 +69,7 @@ class Simulator(NamedTuple):
     caught: dict[str, int]
     """Queries that the gate caught, by reason."""
     realism: Figure
-    """1 to 10, by the judges."""
+    """1 to 10, by the judges; a dialogue that failed is not graded."""
     turns: Figure
     words: Figure
     """Of a query after the first."""
@@ -104,7 +104,8 @@ class Comparison(NamedTuple):
         lines.append(
             f"Realism, trained less prompted: {difference} (seeds that both ended: {self.realism_difference.n})"
         )
-        lines.append(f"On {self.seeds} held-out seeds; means with bootstrapped 95 % intervals over dialogues.")
+        lines.append(f"On {self.seeds} held-out seeds; means with bootstrapped 95 % intervals over dialogues,")
+        lines.append("those that failed left out of all but `failed`, `queries caught` and the costs.")
         if self.rehearsed:
             lines.append("A rehearsal model played or judged: this says nothing about real models.")
         return "\n".join(lines)

@@ -108,6 +108,12 @@ def test_the_seeds_own_answers_are_chosen_and_nothing_is_played(play: Play) -> N
     assert len(played.pairs) == 3
 
 
+def test_queries_of_the_seed_itself_get_no_negatives_where_the_dialogue_is_played(play: Play) -> None:
+    played = play(recipe="capo", seed=GOLD, turns=1, parts=parts())
+    assert [dialogue.n_turns for dialogue in of_branch(played, "chosen")] == [3]  # "Why did he write it?" is answer 2
+    assert len(of_branch(played, "rejected")) == 3
+
+
 def test_without_its_history_a_query_stands_alone_and_a_misread_one_keeps_it(play: Play) -> None:
     played = play(**FROM_GOLD)
     shown = {call.purpose: call.messages or () for call in played.calls}
