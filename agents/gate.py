@@ -6,6 +6,7 @@ Knows the dialogue so far and one query; what becomes of a caught one, asked aga
 from agents.gate_rules import (
     Finding,
     inverts_role,
+    is_garbled,
     is_repetitive,
     is_sensitive,
     is_short,
@@ -13,6 +14,7 @@ from agents.gate_rules import (
     patterns,
     said_again,
     spans_of,
+    takes_leave,
 )
 from agents.judge import Judge
 from agents.prompts import Prompts
@@ -53,7 +55,7 @@ class Gate:
         too_early = self._is_early(dialogue, answers)
         if utterance.ends_dialogue:
             return Finding("early_end") if too_early else None
-        reason = self._by_rule(dialogue, utterance.content)
+        reason = self._by_rule(dialogue, utterance, too_early=too_early)
         if reason is not None:
             return Finding(reason)
         if self._judge is None:
@@ -72,18 +74,24 @@ class Gate:
         fewest = self.settings.fewest_turns
         return dialogue.turns_left > 0 and (fewest is None or answers < fewest)
 
-    def _by_rule(self, dialogue: DialogueSoFar, query: str) -> str | None:
+    def _by_rule(self, dialogue: DialogueSoFar, utterance: Utterance, *, too_early: bool) -> str | None:
         """The first rule that the query breaks: those of the role before the others, since they weigh more."""
-        messages, settings = dialogue.messages, self.settings
+        messages, settings, query = dialogue.messages, self.settings, utterance.content
         if settings.role and query:
             if leaks(messages, query, self._instructions):
                 return "leak"
             if inverts_role(messages, query):
                 return "role_inversion"
+            if too_early and takes_leave(query):
+                return "early_end"
             if again := said_again(messages, query):
                 return again
         if is_sensitive(query, self._patterns):
             return "sensitive"
+        if settings.garbled and is_garbled(query):
+            return "garbled"
+        if settings.garbled and utterance.cut_off:
+            return "unfinished"
         if is_short(query, settings.min_words):
             return "short"
         if settings.repetitive is not None and is_repetitive(messages, query, settings.repetitive):

@@ -47,11 +47,13 @@ class Utterance(NamedTuple):
     call_id: str | None
     """Null for words that came with the seed: nobody was called."""
     ends_dialogue: bool = False
-    """The user is done; `content` is empty then."""
+    """The user is done; `content` is empty then, or the last words that end in the mark."""
     completion_tokens: int | None = None
     """Null: the provider reported no usage."""
     altered_instruction: str | None = None
     """What was answered in place of the visible instruction."""
+    cut_off: bool = False
+    """A user's text that the model did not finish: it ran into `max_tokens`."""
 
 
 class Agent(Protocol):

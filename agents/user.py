@@ -17,7 +17,8 @@ class UserSimulator:
     refuses a system role and a history that starts with the assistant.
 
     Args:
-        gated: a gate reads what it writes: an end mark in the midst of a text is left to be caught, and so is no text.
+        gated: a gate reads what it writes: an end mark in the midst of a text is left to be caught, and so is no text;
+            one at its end ends the dialogue.
     """
 
     def __init__(self, model: LanguageModel, prompts: Prompts, *, gated: bool = False) -> None:
@@ -67,7 +68,10 @@ def _utterance(reply: Reply, model: str, *, gated: bool) -> Utterance:
         text = text.replace(END_MARK, "").strip()
         if not text:
             raise ProviderError("empty_query", f"the user simulator {model!r} wrote nothing")
-    return Utterance(text, reply.call_id, completion_tokens=reply.completion_tokens)
+    elif text.endswith(END_MARK):
+        return Utterance(text, reply.call_id, ends_dialogue=True)
+    cut_off = reply.finish_reason == "length"
+    return Utterance(text, reply.call_id, completion_tokens=reply.completion_tokens, cut_off=cut_off)
 
 
 class ScriptedUser:

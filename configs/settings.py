@@ -132,14 +132,16 @@ class GateSettings(Settings):
     """A query of fewer words is `short`; an empty one always is."""
     sensitive: str | Literal[False] | None = None
     """A file of regular expressions, one a line: a query that one of them finds is `sensitive`. Null takes our own list; false allows all."""
+    garbled: bool = True
+    """Catch a query that is `garbled` (broken or control characters, a word of more than 80 letters, one word or syllable eight times in a row) or `unfinished` (cut off by `max_tokens`) (ours)."""
     role: bool = True
-    """Catch a simulator that breaks its role: it answers as the assistant (`role_inversion`), tells its instructions or its reasoning (`leak`), starts the conversation over (`restart`), says a query again (`repetition`)."""
+    """Catch a simulator that breaks its role: it answers as the assistant (`role_inversion`), tells its instructions or its reasoning (`leak`), takes leave in words before it may (`early_end`), starts the conversation over (`restart`), says a query again (`repetition`)."""
     fewest_turns: Annotated[int, Field(strict=True, ge=1)] | None = None
     """A user who ends the dialogue before this many answers is an `early_end`; null: before the dialogue's target number of turns."""
     model: bool = False
     """Where the rules find nothing, ask the first judge whether the query keeps to the user's role."""
     retries: Annotated[int, Field(strict=True, ge=0)] = 3
-    """How often one query is asked for again. After that a query that broke its role fails the dialogue, and one that is repetitive, short or sensitive ends it before that query; either way it is not stored as a turn."""
+    """How often one query is asked for again. After that a query that broke its role fails the dialogue, and one that is repetitive, short, sensitive, garbled or unfinished ends it before that query; either way it is not stored as a turn."""
 
     @model_validator(mode="after")
     def _model_asks_about_the_role(self) -> "GateSettings":

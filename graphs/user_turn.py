@@ -54,7 +54,7 @@ def gate_node(cast: Cast, perturb: PerturbSettings | None) -> Node:
             attempt=len(earlier),
             reason=finding.reason,
             source=finding.source,
-            content=END_MARK if utterance.ends_dialogue else utterance.content,
+            content=utterance.content or (END_MARK if utterance.ends_dialogue else ""),
             call_id=utterance.call_id,
             outcome=outcome,
         )

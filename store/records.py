@@ -162,7 +162,7 @@ class Caught(Record):
     attempt: int
     """Which query at this place, from 0."""
     reason: str
-    """A break of the user's role (`role_inversion`, `leak`, `early_end`, `restart`, `repetition`), or `repetitive`, `short`, `sensitive`."""
+    """A break of the user's role (`role_inversion`, `leak`, `early_end`, `restart`, `repetition`), or `repetitive`, `short`, `sensitive`, `garbled`, `unfinished`."""
     source: str
     """`rule`, or the judge that found it."""
     content: str

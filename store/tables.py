@@ -155,7 +155,7 @@ TABLES = (
             Column(
                 "reason",
                 "VARCHAR",
-                "role_inversion, leak, early_end, restart, repetition (breaks of the user's role), repetitive, short, sensitive.",
+                "role_inversion, leak, early_end, restart, repetition (breaks of the user's role), repetitive, short, sensitive, garbled, unfinished.",
             ),
             Column("source", "VARCHAR", "rule, or the judge that found it."),
             Column("content", "VARCHAR", "What the user simulator wrote; [END] where it ended the dialogue."),

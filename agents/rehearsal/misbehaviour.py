@@ -28,7 +28,7 @@ TOLD = (
     "Let me think about what the user would ask next. {question}",
     "I need to write the user's next message. {question}",
     "As the user simulator, I go on with this: {question}",
-    "{question} [END]",
+    "I was to write [END] where it ends. {question}",
     "<user>\n{question}\n</user>",
     "I am to say one thing, as people do: a follow-up question, a reaction, a correction. {question}",
 )

@@ -9,6 +9,7 @@ import pytest
 from agents.gate_rules import (
     PatternError,
     inverts_role,
+    is_garbled,
     is_repetitive,
     is_sensitive,
     is_short,
@@ -16,6 +17,7 @@ from agents.gate_rules import (
     patterns,
     said_again,
     spans_of,
+    takes_leave,
 )
 from agents.prompts import GATE_VARIABLES, VARIABLES, Prompts
 from store.records import Message
@@ -47,6 +49,14 @@ SPANS = spans_of([PROMPTS.texts["ask"], PROMPTS.texts["ask_again"]])
         "It is 1604. Is there anything else I can help you with?",
         "Here are the three bridges you asked for.",
         "the oldest is the pont neuf",
+        "The oldest is the Pont Neuf. It crosses the Seine.",
+        "Good. The oldest is the Pont Neuf.",
+        "That's a great question! The Seine is 777 km long.",
+        "Certainly! Paris has 37 bridges over the Seine.",
+        "I'd be happy to help! The Seine is 777 km long.",
+        "You're welcome! Let me know if there is anything else.",
+        "As an assistant, I can tell you that it is long.",
+        "AI: It is 777 km long.",
     ],
 )
 def test_a_user_who_answers_as_the_assistant_is_caught(query: str) -> None:
@@ -65,6 +75,16 @@ def test_a_user_who_answers_as_the_assistant_is_caught(query: str) -> None:
         "How can I help my son with this?",
         "I am sorry, I meant the other one.",
         "The Pont Neuf?",
+        "Thank you for asking, yes both.",
+        "AI: what is it?",
+        "Certainly! I have been there.",
+        "Absolutely! Paris is where I live.",
+        "Of course! That is what I meant.",
+        "As an assistant, I write letters all day.",
+        "You are welcome to add more.",
+        "The oldest is the Pont Neuf. Are you sure?",
+        "Translate this: The oldest is the Pont Neuf.",
+        "The oldest is the Pont Neuf. That is wrong.",
         "Yes.",
     ],
 )
@@ -77,7 +97,12 @@ def test_a_user_who_speaks_of_assistants_is_let_pass(query: str) -> None:
     [
         "Task: ask\nAnd how old is it?",
         "As the user simulator I ask: how old is it?",
-        "And how old is it? [END]",
+        "And [END] how old is it?",
+        "User: And how old is it?",
+        "Human: And how old is it?",
+        "Okay, the user wants to know more of Paris. I should ask about bridges. How old is it?",
+        "My instructions say that I go on. How old is it?",
+        "[User's next message] How old is it?",
         "<think>The user wants the age.</think> How old is it?",
         "<user>\nHow old is it?\n</user>",
         "How old is it?<end_of_turn>",
@@ -97,6 +122,10 @@ def test_a_user_who_tells_instructions_or_reasoning_is_caught(query: str) -> Non
     "query",
     [
         "Task: summarise the text above.",
+        "As the user, I want to log in: rewrite this user story",
+        "what's the role of <user> tags in html?",
+        "The user wants to log in: write a story of it.",
+        "Okay, and what does a user see then?",
         "Let me think about it. How old is it?",
         "What would a user of that bridge pay?",
         "Follow my instructions, please.",
@@ -118,6 +147,63 @@ def test_what_the_user_spoke_of_before_is_no_leak() -> None:
 
 
 @pytest.mark.parametrize(
+    "query",
+    [
+        "Thank you, goodbye!",
+        "I have no further questions.",
+        "[end of conversation]",
+        "Thanks for all your help. Bye!",
+        "That's all I needed, thanks.",
+        "No, that's all for now.",
+        "Thank you and have a nice day.",
+    ],
+)
+def test_a_user_who_takes_leave_in_words_ends_the_dialogue(query: str) -> None:
+    assert takes_leave(query)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "Thank you. And the longest?",
+        "Goodbye in French, please",
+        "Translate: Thank you, goodbye!",
+        "Thanks, that's all, but how old is it?",
+        "Take care of the second one.",
+        "Is that all?",
+        "That's all wrong.",
+        "See you in Paris: a title for my novel",
+        "Thank you.",
+        "",
+    ],
+)
+def test_a_user_who_asks_something_besides_does_not(query: str) -> None:
+    assert not takes_leave(query)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("How old is the br\ufffddge?", True),
+        ("How old\x00 is it?", True),
+        ("How old\n\tis it?\r\n", False),
+        ("How " + "abcdefghi" * 9 + " is it?", True),
+        ("See https://example.com/" + "abcdefghi" * 9 + " for it.", False),
+        ("How old is it? " + "bridge " * 8, True),
+        ("How old is it? " + "bridge " * 7, False),
+        ("How old is itlalalalalalalalala", True),
+        ("It is sooooooo old.", False),
+        ("The row is 0 0 0 0 0 0 0 0 0 0.", False),
+        ("塞纳河有多长" * 20, False),
+        ("Hmmm, how old is it?", False),
+        ("", False),
+    ],
+)
+def test_garbled_is_what_no_keyboard_wrote(query: str, expected: bool) -> None:
+    assert is_garbled(query) is expected
+
+
+@pytest.mark.parametrize(
     ("query", "expected"),
     [
         ("And which one is the longest?", "repetition"),
@@ -129,6 +215,8 @@ def test_what_the_user_spoke_of_before_is_no_leak() -> None:
         ("Good morning! I'm looking for a hotel.", "restart"),
         ("Let's start over.", "restart"),
         ("Hello", "restart"),
+        ("Hi, can you help me?", "restart"),
+        ("Hi, can you help me with the bridges now?", None),
         ("And which one is the oldest?", None),
         ("Hi again, and thanks. Which one is the oldest?", None),
         ("Can you tell me about the bridges of London?", None),
@@ -231,12 +319,14 @@ def test_people_are_seldom_mistaken() -> None:
                 found["leak"] += leaks(messages, query, SPANS)
                 found["role_inversion"] += inverts_role(messages, query)
                 found[again or "none"] += 1
+                found["early_end"] += takes_leave(query)
+                found["garbled"] += is_garbled(query)
                 found["sensitive"] += is_sensitive(query, patterns(None))
                 found["short"] += is_short(query, 3)
                 found["repetitive"] += again is None and is_repetitive(messages, query, 0.7)
             messages += [said("user", query), said("assistant", turn["bot"])]
     assert n_queries == 2820
-    for reason in ("leak", "role_inversion", "restart", "repetition", "sensitive"):
-        assert found[reason] < 0.01 * n_queries, reason
+    for reason in ("leak", "role_inversion", "early_end", "restart", "repetition", "sensitive", "garbled"):
+        assert found[reason] == 0, reason
     assert found["repetitive"] < 0.02 * n_queries  # chains of coins to toss are much alike
     assert found["short"] < 0.05 * n_queries  # and one of its tasks wants answers of one word

@@ -95,6 +95,16 @@ def test_no_text_is_an_error_unless_a_gate_reads_it(trained: bool) -> None:
 
 @pytest.mark.parametrize("trained", [True, False])
 def test_an_end_mark_within_a_text_is_left_to_the_gate_and_taken_out_without_one(trained: bool) -> None:
-    assert respond("Thanks. [END]", trained=trained)[0].content == "Thanks. [END]"
+    within = respond("Thanks. [END] And how old?", trained=trained)[0]
+    assert (within.content, within.ends_dialogue) == ("Thanks. [END] And how old?", False)
+    after = respond("Thanks, bye. [END]", trained=trained)[0]
+    assert (after.content, after.ends_dialogue) == ("Thanks, bye. [END]", True)
     assert respond("Thanks. [END]", trained=trained, gated=False)[0].content == "Thanks."
     assert respond("[END]", trained=trained)[0].ends_dialogue
+
+
+@pytest.mark.parametrize(("max_tokens", "cut_off"), [(2, True), (200, False)])
+def test_a_text_that_ran_into_max_tokens_is_cut_off(max_tokens: int, cut_off: bool) -> None:
+    chat = (said("user", "Belo is red, big and old. What is its size?"), said("assistant", "It is big."))
+    user = UserSimulator(language_model("rehearsal/default", max_tokens=max_tokens), PROMPTS, gated=True)
+    assert asyncio.run(user.respond(DialogueSoFar("camp_1", "dlg_1", chat, 3))).cut_off is cut_off

@@ -1,13 +1,17 @@
 """The gate in the graphs: a caught query is asked for again alone, never a turn, and in the end it ends the dialogue."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from agents.gate_rules import PatternError
+from agents.gate import Gate
+from agents.gate_rules import Finding, PatternError
+from agents.prompts import GATE_VARIABLES, VARIABLES, Prompts
+from agents.protocol import DialogueSoFar, Utterance
 from agents.providers import ProviderError
-from configs.settings import CampaignSettings
+from configs.settings import CampaignSettings, GateSettings
 from graphs.campaign import campaign_identity
 from graphs.cast import models_in_use, prompts_of
 from store.records import Caught
@@ -70,6 +74,8 @@ def test_each_further_ask_sees_all_that_was_caught_at_this_place(play: Play) -> 
         ("Sure, here is the answer.", "role_inversion"),
         (LEAK, "leak"),
         ("[END]", "early_end"),
+        ("Thanks, bye. [END]", "early_end"),
+        ("Thank you, goodbye!", "early_end"),
         ("Hello, I have a question.", "restart"),
         ("question 1", "repetition"),
     ],
@@ -98,6 +104,7 @@ def test_a_role_that_stays_broken_fails_the_dialogue(play: Play, bad: str, reaso
         ("my password is hunter2", "sensitive"),
         ("and once more question 1", "repetitive"),
         ("", "short"),
+        ("and what of the br\ufffddge", "garbled"),
     ],
 )
 def test_a_query_that_a_person_might_write_ends_the_dialogue_before_it(play: Play, bad: str, reason: str) -> None:
@@ -108,6 +115,21 @@ def test_a_query_that_a_person_might_write_ends_the_dialogue_before_it(play: Pla
     assert [c[2:4] for c in caught(played)] == [(reason, "asked_again"), (reason, "ended")]
     assert bad not in played.texts()
     assert dialogue.n_turns == 2
+
+
+def test_a_query_that_max_tokens_cut_off_is_unfinished() -> None:
+    dialogue = DialogueSoFar("camp_1", "dlg_1", (said("user", "Where is it?"), said("assistant", "In Paris.")), 3)
+    cut = Utterance("and what is the best way", "call_1", cut_off=True)
+
+    def found(utterance: Utterance, **given: Any) -> Finding | None:
+        gate = Gate(GateSettings.model_validate(given), Prompts(variables=VARIABLES | GATE_VARIABLES))
+        return asyncio.run(gate.inspect(dialogue, utterance, answers=1))
+
+    assert found(cut) == Finding("unfinished")
+    assert found(cut, garbled=False) is None
+    assert found(cut._replace(cut_off=False)) is None
+    assert found(cut._replace(content="Task: ask")) == Finding("leak")
+    assert found(cut._replace(content="and wh\ufffdt is that"), garbled=False) is None
 
 
 def test_without_retries_the_first_catch_is_the_last(play: Play) -> None:
@@ -124,6 +146,14 @@ def test_a_user_may_end_after_the_fewest_turns(play: Play) -> None:
     late = play(recipe="dialogue", turns=5, parts=parts, gate={"min_words": 2, "fewest_turns": 3})
     assert caught(late) == []
     assert (late.dialogues["main"].termination_reason, late.dialogues["main"].n_turns) == ("user_ended", 3)
+
+
+def test_words_of_leave_count_only_before_the_fewest_turns(play: Play) -> None:
+    gate = {"min_words": 2, "fewest_turns": 3}
+    marked = play(recipe="dialogue", turns=5, parts={"ask": on_turn(3, "Thanks, bye. [END]")}, gate=gate)
+    assert caught(marked) == []
+    assert (marked.dialogues["main"].termination_reason, marked.dialogues["main"].n_turns) == ("user_ended", 3)
+    assert caught(play(recipe="dialogue", turns=5, parts={"ask": on_turn(3, "Thank you, goodbye!")}, gate=gate)) == []
 
 
 def test_a_long_gated_dialogue_is_not_cut_by_langgraph(play: Play) -> None:
