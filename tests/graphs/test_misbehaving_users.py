@@ -161,7 +161,7 @@ def test_stopped_again_and_again_it_is_the_same_campaign(tmp_path: Path, simulat
     given: dict[str, Any] = {
         "recipe": "dialogue",
         "simulator": simulator,
-        "seeds": {"format": "rehearsal", "limit": 2},
+        "seeds": {"format": "rehearsal", "limit": 4},
         "concurrency": 2,
         "gate": {"repetitive": 0.9, "min_words": 2, "model": True},
     }
