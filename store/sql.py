@@ -162,11 +162,13 @@ def _write_parquet(relation: duckdb.DuckDBPyRelation, sink: Any) -> None:
 
 def _write_csv(cursor: duckdb.DuckDBPyConnection, sink: Any) -> None:
     text = io.TextIOWrapper(sink, encoding="utf-8", newline="", write_through=True)
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column[0] for column in cursor.description or ()])
-    for row in _rows(cursor):
-        writer.writerow([_flat(value) for value in row])
-    text.detach()
+    try:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([column[0] for column in cursor.description or ()])
+        for row in _rows(cursor):
+            writer.writerow([_flat(value) for value in row])
+    finally:
+        text.detach()  # else it closes the sink, which may be stdout, whenever it is collected
 
 
 def _write_json(cursor: duckdb.DuckDBPyConnection, sink: Any) -> None:

@@ -1,6 +1,7 @@
 """ROUGE-L and Self-ROUGE: on cases worked out by hand, and against the package of ROUGE's authors' successors."""
 
 import random
+import sys
 
 import pytest
 
@@ -48,8 +49,16 @@ def test_of_a_long_query_only_the_beginning_counts_in_self_rouge() -> None:
     assert self_rouge([begins, begins + "and then something else"]) == 100.0
 
 
+def _leave_stderr_open() -> None:
+    """rouge_score loads absl, whose log handler closes the stderr that it was made with, here pytest's, when logging is set up anew."""
+    from absl import logging
+
+    logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
+
+
 def test_rouge_l_is_that_of_rouge_score_on_random_texts() -> None:
     scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rougeL"], use_stemmer=False)
+    _leave_stderr_open()
     dice = random.Random(0)
     words = ["the", "Cat", "isn't", "25.3", "naïve", "km/h", "--", "Why?", "東京", "snake_case", "A", "", "\n", "ÄRGER"]
     for _ in range(300):

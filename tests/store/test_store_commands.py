@@ -1,6 +1,7 @@
 """status, show, schema, sql and export, as people call them."""
 
 import csv
+import gc
 import io
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from configs.errors import DescantError
 from store.commands import COMMANDS
 from store.journal import Journal, journal_folder
 from store.queries import preference_pairs
+from store.sql import write_answer
 from store.transcript import neutral, show
 from store.writer import Writer
 from tests.store.store_samples import NASTY, call, campaign, corpus, one_of_each, turn
@@ -213,6 +215,20 @@ def test_a_failing_query_leaves_no_file(fill: Callable[..., Path], tmp_path: Pat
         )
     )
     assert [path.name for path in tmp_path.iterdir()] == [db.name]
+
+
+def test_a_csv_whose_reader_went_away_leaves_the_sink_open(fill: Callable[..., Path]) -> None:
+    """As with `| head`: it may be stdout, which is still used after that."""
+
+    class Gone(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise BrokenPipeError
+
+    sink = Gone()
+    with pytest.raises(BrokenPipeError):
+        write_answer(str(fill(turn(1))), "SELECT content FROM turns", "csv", None, sink)
+    gc.collect()
+    assert not sink.closed
 
 
 def test_export_writes_pairs_and_says_how_many(fill: Callable[..., Path], tmp_path: Path) -> None:
