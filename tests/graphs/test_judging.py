@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+import descant
 from agents.rehearsal.backend import complete
 from configs.errors import DescantError
 from configs.judge_settings import JudgeSettings
@@ -394,9 +395,8 @@ def test_a_broken_line_of_references_is_named(judged_once: Path, tmp_path: Path)
 
 
 def command(*arguments: str) -> Result:
-    from graphs.commands import judge as verb
-
-    return CliRunner().invoke(verb, [*arguments, "--quiet", "--set", "models.default.model=rehearsal/default"])
+    chosen = ["--quiet", "--set", "models.default.model=rehearsal/default"]
+    return CliRunner().invoke(descant.build(), ["judge", *arguments, *chosen])
 
 
 def test_the_command_prints_its_report_with_the_figures(corpus: Path) -> None:
