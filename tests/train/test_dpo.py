@@ -72,8 +72,9 @@ def test_three_rejected_answers_to_one_chosen_are_one_group(talk: Talk) -> None:
 
 @pytest.mark.parametrize("trees", [True, False])
 def test_the_loss_and_its_gradient_are_trls(talk: Talk, tmp_path: Path, trees: bool) -> None:
-    datasets = pytest.importorskip("datasets")
-    trl = pytest.importorskip("trl")
+    import datasets
+    import trl
+
     model, tokenizer = tiny(talk)
     reference = tiny_language_model(
         SHAPE.model_copy(update={"initializer_range": 0.2}), tokenizer, max_length=128, random_seed=1
