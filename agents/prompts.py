@@ -33,6 +33,12 @@ CONTEXT_VARIABLES = {
     "verify_context": {"transcript", "answer", "kind"},
 }
 """Of a campaign with errors of context (CaPO)."""
+PREFER = {"prefer": {"transcript", "answer_a", "answer_b", "aspects", "by_aspect"}}
+"""What a judge of two answers is given."""
+BOOST = {"boost": {"transcript", "answer", "direction", "aspects", "most", "refused"}}
+"""What the writer of a second answer is given (RMBoost)."""
+STEER = {"steer": {"transcript", "direction", "aspects"}}
+"""What the writer of a good or a poor answer is given (RLCD)."""
 JUDGING_VARIABLES = {
     "compare": VARIABLES["compare"],
     "reference_compare": {"conversation_a", "conversation_b", "reference"},
@@ -43,7 +49,13 @@ JUDGING_VARIABLES = {
     "realism": {"transcript"},
 }
 """What each prompt of a later judging is given. Apart from the others, so that they are no part of a campaign's identity."""
-SAMPLES: dict[str, object] = {"caught": [("reason", "sample")]}
+SAMPLES: dict[str, object] = {
+    "caught": [("reason", "sample")],
+    "refused": [("reason", "sample")],
+    "aspects": {"sample": "sample"},
+    "most": 1,
+    "by_aspect": True,
+}
 """What a prompt is tried with before a campaign begins; a variable that is not here is a text."""
 OUR_TAGS = (
     "transcript",
@@ -58,6 +70,9 @@ OUR_TAGS = (
     "missed",
     "query",
     "caught",
+    "answer_a",
+    "answer_b",
+    "refused",
 )
 
 

@@ -10,9 +10,11 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from configs.base import Settings
 from configs.model_settings import ModelsSettings
+from configs.pairing_settings import METHODS, PairingSettings
 
 ContextKind = Literal["context_neglect", "context_hallucination", "context_misunderstanding"]
 PerturbationKind = Literal["music_contrast"] | ContextKind
+Recipe = Literal["dialogue", "music", "best_of_n", "capo", "rmboost", "rlaif", "rlcd", "west_of_n"]
 CONTEXT_KINDS: tuple[ContextKind, ...] = ("context_neglect", "context_hallucination", "context_misunderstanding")
 """How an answer can fail its context (Parrot, section 3.3): ignore it, invent it, misread it."""
 
@@ -225,13 +227,13 @@ class CampaignSettings(Settings):
 
     name: str = "campaign"
     """What people call it; part of its identity."""
-    recipe: Literal["dialogue", "music", "best_of_n", "capo"] = "music"
-    """`dialogue`: one conversation a seed. `music`: a chosen and a rejected branch that both live on. `best_of_n`: several candidates for each answer, of which a reward model picks one. `capo`: a conversation whose context-dependent queries each get negatives beside the answer (Parrot)."""
+    recipe: Recipe = "music"
+    """`dialogue`: one conversation a seed. `music`: a chosen and a rejected branch that both live on. `best_of_n`: several candidates for each answer, of which a reward model picks one. `capo`: a conversation whose context-dependent queries each get negatives beside the answer (Parrot). `rmboost`: a second answer written for a label that was drawn before (RMBoost), and its three rivals on the same prompts: `rlaif`, two samples that judges label; `rlcd`, a good and a poor answer asked for apart; `west_of_n`, the best and the worst of several samples by a reward model. A list of recipes compares them on the same seeds: each is a campaign of its own, called `NAME-RECIPE`."""
     random_seed: Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)] = 0
     """Of all chance in the campaign."""
     seeds: SeedSettings = SeedSettings()
     turns: Turns = 5
-    """Assistant answers a dialogue, the one to the seed's open user turn included (MUSIC: 5): a number, or a distribution to draw from."""
+    """Assistant answers a dialogue, the one to the seed's open user turn included (MUSIC: 5; 1 in the recipes of `pairing`): a number, or a distribution to draw from."""
     simulator: Literal["prompted", "trained"] = "prompted"
     """How the user's model is asked. `prompted`: one message with instructions and the transcript. `trained`: the bare conversation, which a model of `descant fit ask` goes on with a query of its own; its endpoint must take messages that end on an assistant's turn, as vLLM does (`hosted_vllm/...`) and some providers do not."""
     script: Literal["only", "first"] | None = None
@@ -246,10 +248,12 @@ class CampaignSettings(Settings):
     """Null means none for `dialogue` and the defaults for `music`; for `capo` the three errors of context, each verified and landed."""
     capo: CapoSettings | None = None
     """Only with recipe `capo`; null means its defaults there."""
+    pairing: PairingSettings | None = None
+    """Only with the recipes `rmboost`, `rlaif`, `rlcd` and `west_of_n`; null means their defaults there."""
     candidates: Annotated[int, Field(strict=True, ge=1)] = 4
-    """Answers that `best_of_n` draws for each turn (MUSIC compares 2, 4 and 8; our default is the middle one). They are asked for side by side, so up to `concurrency` times as many calls are in flight."""
+    """Answers that `best_of_n` and `west_of_n` draw for each turn (MUSIC compares 2, 4 and 8; our default is the middle one). They are asked for side by side, so up to `concurrency` times as many calls are in flight."""
     scorer: ScorerSettings | None = None
-    """Who picks among the candidates of `best_of_n`: its reward of the whole conversation up to each. `descant evaluate best-of-n` puts each `--model` here."""
+    """Who picks among the candidates of `best_of_n`, and finds the best and the worst for `west_of_n`: its reward of the whole conversation up to each. `descant evaluate best-of-n` puts each `--model` here."""
     judge_pairs: bool = False
     """Show each finished pair to every judge, in both orders, and store the verdicts."""
     judge_repairs: Annotated[int, Field(strict=True, ge=0)] = 2
@@ -261,8 +265,10 @@ class CampaignSettings(Settings):
 
     @model_validator(mode="after")
     def _only_best_of_n_picks(self) -> "CampaignSettings":
-        if self.recipe != "best_of_n" and self.scorer is not None:
-            raise ValueError(f"scorer picks candidates in recipe best_of_n: with recipe {self.recipe}, drop it")
+        if self.recipe not in ("best_of_n", "west_of_n") and self.scorer is not None:
+            raise ValueError(
+                f"scorer picks candidates in the recipes best_of_n and west_of_n: with recipe {self.recipe}, drop it"
+            )
         if self.recipe == "best_of_n" and self.perturb is not None:
             raise ValueError("recipe best_of_n picks among plain answers: drop perturb")
         if self.recipe == "best_of_n" and self.judge_pairs:
@@ -285,7 +291,32 @@ class CampaignSettings(Settings):
             perturb = {"kinds": CONTEXT_KINDS, "verify": True} | dict(data.get("perturb") or {})
             perturb.setdefault("require_landed", perturb["verify"])
             return {**data, "perturb": perturb, "capo": data.get("capo") or {}}
+        if recipe in METHODS:
+            return {"turns": 1, **data, "pairing": data.get("pairing") or {}}
         return data
+
+    @model_validator(mode="after")
+    def _only_methods_pair(self) -> "CampaignSettings":
+        if self.recipe not in METHODS:
+            if self.pairing is not None:
+                raise ValueError(f"pairing is for the recipes {', '.join(METHODS)}: with recipe {self.recipe}, drop it")
+            return self
+        assert self.pairing is not None, "a config of such a recipe is given its settings"
+        if self.perturb is not None:
+            raise ValueError(f"recipe {self.recipe} makes its pairs in its own way: drop perturb")
+        if self.judge_pairs:
+            raise ValueError(
+                f"recipe {self.recipe} makes its pairs in its own way: drop judge_pairs; `descant judge pairwise` labels "
+                "them afterwards"
+            )
+        if self.recipe == "west_of_n" and self.candidates < 2:
+            raise ValueError("candidates: west_of_n takes the best and the worst of at least 2")
+        if not self.pairing.play and (self.seeds.cut != "last_assistant" or self.seeds.format == "rehearsal"):
+            raise ValueError(
+                "pairing.play: false takes the answers that seeds have: name a file of conversations, and set "
+                "seeds.cut=last_assistant"
+            )
+        return self
 
     @model_validator(mode="after")
     def _only_capo_has_its_settings(self) -> "CampaignSettings":

@@ -9,7 +9,7 @@ from agents.judge import Judge, names_apart
 from agents.ledger import Ledger
 from agents.llm import LanguageModel
 from agents.perturbation import PerturbationAgent
-from agents.prompts import CONTEXT_VARIABLES, GATE_VARIABLES, VARIABLES, Prompts
+from agents.prompts import BOOST, CONTEXT_VARIABLES, GATE_VARIABLES, PREFER, STEER, VARIABLES, Prompts
 from agents.protocol import Agent
 from agents.secrets import Redactor
 from agents.user import ScriptedUser, TrainedUserSimulator, UserSimulator
@@ -37,7 +37,7 @@ class Cast:
 
 
 def prompts_of(settings: CampaignSettings) -> Prompts:
-    """The prompts of a campaign: those of every one, and those that its gate and its errors of context ask for.
+    """The prompts of a campaign: those of every one, and those that its gate, its errors of context or its pairs ask for.
 
     Only these, since prompts are part of a campaign's identity.
     """
@@ -46,7 +46,19 @@ def prompts_of(settings: CampaignSettings) -> Prompts:
         variables |= GATE_VARIABLES
     if settings.perturb is not None and set(settings.perturb.kinds) & set(CONTEXT_KINDS):
         variables |= CONTEXT_VARIABLES
+    if settings.recipe == "rmboost":
+        variables |= BOOST
+    if settings.recipe == "rlcd":
+        variables |= STEER
+    if asks_which_is_better(settings):
+        variables |= PREFER
     return Prompts(settings.prompts, variables=variables)
+
+
+def asks_which_is_better(settings: CampaignSettings) -> bool:
+    """Whether judges compare two answers to one prompt while the campaign runs."""
+    verifies = settings.pairing is not None and settings.pairing.boost.verify
+    return settings.recipe == "rlaif" or (settings.recipe == "rmboost" and verifies)
 
 
 def build_cast(settings: CampaignSettings, prompts: Prompts, ledger: Ledger) -> Cast:
@@ -90,17 +102,28 @@ def _simulator(settings: CampaignSettings, model: LanguageModel, prompts: Prompt
 def roles_in_use(settings: CampaignSettings) -> list[tuple[Role, int]]:
     """The roles that the recipe really plays, judges with their place."""
     roles: list[tuple[Role, int]] = [("assistant", 0)]
-    if settings.script != "only" and (settings.capo is None or settings.capo.play):
+    if _plays_a_user(settings):
         roles.insert(0, ("user", 0))
+    if settings.recipe == "rmboost":
+        roles.append(("perturbation", 0))
     perturb = settings.perturb
     if perturb and perturb.altered_by == "perturbation" and perturb.kinds != ("context_neglect",):
         roles.append(("perturbation", 0))
     checks = settings.capo is not None and settings.capo.check
-    if (perturb and perturb.verify) or settings.judge_pairs or checks:
+    if (perturb and perturb.verify) or settings.judge_pairs or checks or asks_which_is_better(settings):
         roles += [("judge", index) for index in range(len(settings.models.judges))]
     elif settings.gate and settings.gate.model:
         roles.append(("judge", 0))
     return roles
+
+
+def _plays_a_user(settings: CampaignSettings) -> bool:
+    """No user is asked where a script has all its turns, where a conversation is given, or where one answer is all of it."""
+    if settings.script == "only" or (settings.capo is not None and not settings.capo.play):
+        return False
+    if settings.pairing is None:
+        return True
+    return settings.pairing.play and (settings.turns != 1 or settings.seeds.cut == "last_assistant")
 
 
 def models_in_use(settings: CampaignSettings) -> dict[str, ModelSettings]:

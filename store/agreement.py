@@ -125,7 +125,7 @@ class PairFacts(NamedTuple):
     seed_id: str
     chosen_id: str
     rejected_id: str
-    intended_label: str
+    intended_label: str | None
     chosen_length: int
     """Characters of the assistant's answers, as of the other side."""
     rejected_length: int
@@ -148,7 +148,9 @@ def agreement_of(path: str | os.PathLike[str], label_set: str) -> AgreementRepor
     facts = _facts(path)
     labels = _labels(said, facts)
     scores = _scores(said)
-    others: dict[str, Labels] = {INTENDED: {pair: fact.intended_label for pair, fact in facts.items()}}
+    others: dict[str, Labels] = {
+        INTENDED: {pair: fact.intended_label for pair, fact in facts.items() if fact.intended_label is not None}
+    }
     for name in label_sets(path):
         if name != label_set:
             others |= {f"{name}/{judge}": their for judge, their in _labels(_said(path, name), facts).items()}

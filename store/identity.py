@@ -91,6 +91,11 @@ def catch_id(dialogue_id: str, depth: int, attempt: int) -> str:
     return "catch_" + content_hash(dialogue_id, depth, attempt)
 
 
+def label_id(dialogue_id: str, depth: int, place: str) -> str:
+    """`place`: which of several pairs at one place of the dialogue."""
+    return "label_" + content_hash(dialogue_id, depth, place)
+
+
 def pair_id(chosen_id: str, rejected_id: str, method: str) -> str:
     return "pair_" + content_hash(chosen_id, rejected_id, method)
 

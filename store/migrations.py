@@ -65,12 +65,22 @@ def _caught(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+def _labels(connection: duckdb.DuckDBPyConnection) -> None:
+    """Labels that are drawn before an answer is written, and answers that were caught beside queries."""
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS labels (label_id VARCHAR, campaign_id VARCHAR, dialogue_id VARCHAR, depth INTEGER, "
+        "direction VARCHAR, aspects VARCHAR[], created_at TIMESTAMP)"
+    )
+    connection.execute("ALTER TABLE caught ADD COLUMN IF NOT EXISTS agent VARCHAR")
+
+
 MIGRATIONS: tuple[Callable[[duckdb.DuckDBPyConnection], None], ...] = (
     _tables,
     _tries_and_balance,
     _opponents,
     _judges,
     _caught,
+    _labels,
 )
 
 

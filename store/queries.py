@@ -19,6 +19,7 @@ ID_TABLES = {
     "turn": ("turn", "turns", "turn_id"),
     "dlg": ("dialogue", "dialogues", "dialogue_id"),
     "pert": ("perturbation", "perturbations", "perturbation_id"),
+    "label": ("label", "labels", "label_id"),
     "catch": ("catch", "caught", "catch_id"),
     "call": ("call", "calls", "call_id"),
     "pair": ("pair", "pairs", "pair_id"),

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 MessageRole = Literal["system", "user", "assistant"]
 Branch = Literal["main", "chosen", "rejected", "candidate"]
 Verdict = Literal["landed", "missed", "unchecked"]
-CatchOutcome = Literal["asked_again", "ended", "failed"]
+CatchOutcome = Literal["asked_again", "ended", "failed", "no_pair"]
 Split = Literal["train", "validation", "test"]
 CampaignStatus = Literal["running", "paused", "done"]
 
@@ -148,8 +148,27 @@ class Perturbation(Record):
     """Tries that were altered and answered, the one that stands included."""
 
 
+class Label(Record):
+    """Which way a second answer is to differ, drawn and noted before it is asked for (RMBoost, arXiv 2407.16008)."""
+
+    table = "labels"
+    key = ("label_id",)
+
+    label_id: str
+    campaign_id: str
+    dialogue_id: str
+    """The conversation that the pair belongs to."""
+    depth: int
+    """The place in the conversation of the two answers, from 0."""
+    direction: str
+    """`better` or `worse`: what the second answer is to be."""
+    aspects: tuple[str, ...] | None = None
+    """Drawn with it; null where the model that writes the answer chooses."""
+    created_at: datetime
+
+
 class Caught(Record):
-    """A query that the gate did not let pass: it is no turn."""
+    """A query that the gate did not let pass, or an answer that cannot stand in a pair: it is no turn."""
 
     table = "caught"
     key = ("catch_id",)
@@ -162,15 +181,19 @@ class Caught(Record):
     attempt: int
     """Which query at this place, from 0."""
     reason: str
-    """A break of the user's role (`role_inversion`, `leak`, `early_end`, `restart`, `repetition`), or `repetitive`, `short`, `sensitive`, `garbled`, `unfinished`."""
+    """Of a query a break of the user's role (`role_inversion`, `leak`, `early_end`, `restart`, `repetition`), or `repetitive`,
+    `short`, `sensitive`, `garbled`, `unfinished`. Of an answer `unparsable`, `empty`, `cut_off`, `near_identical`,
+    `speaks_of_editing`, `speaks_of_aspects`, `too_long`, `too_short`, or of two `tie`, `invalid`, `missed`, `unscorable`."""
     source: str
     """`rule`, or the judge that found it."""
     content: str
-    """What the user simulator wrote; `[END]` where it ended the dialogue."""
+    """What was written; `[END]` where the user simulator ended the dialogue."""
     call_id: str
     """The call that wrote it."""
     outcome: CatchOutcome
-    """Asked again, or the dialogue ended before the query, done or failed."""
+    """Asked again, or the dialogue ended before the query, done or failed; of an answer asked again, or no pair."""
+    agent: str | None = "user"
+    """Who wrote it: `user`, `assistant` or `perturbation`; null in older rows, which are the user's."""
 
 
 class Call(Record):
@@ -221,9 +244,9 @@ class Pair(Record):
     """Answers of the rejected side that were perturbed and not found to have missed."""
     aspects: tuple[str, ...] | None = None
     label_source: str
-    """`construction`, or the judge that gave the label."""
-    intended_label: str
-    """Which side was meant to be better: `chosen`."""
+    """`construction`, or the judges or the reward model that gave the label."""
+    intended_label: str | None
+    """Which side was meant to be better: `chosen`; null where none was, as of two plain samples."""
     judged_label: str | None = None
     """`chosen`, `rejected` or `tie`: the majority of judges, each one's two orders settled first (a flip is a tie).
 
@@ -337,6 +360,7 @@ RECORDS: dict[str, type[Record]] = {
         Turn,
         Dialogue,
         Perturbation,
+        Label,
         Caught,
         Call,
         Pair,

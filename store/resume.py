@@ -97,23 +97,35 @@ def pair_balance(path: str | os.PathLike[str], campaign_id: str) -> PairBalance:
 
 
 class Catches(NamedTuple):
-    """The queries that a campaign's gate did not let pass, those of all its runs."""
+    """The queries, or the answers, that a campaign did not let pass, those of all its runs."""
 
     by_reason: dict[str, int]
     """The most frequent first."""
     by_outcome: dict[str, int]
 
 
-def catches(path: str | os.PathLike[str], campaign_id: str) -> Catches:
+def catches(path: str | os.PathLike[str], campaign_id: str, *, of_user: bool = True) -> Catches:
+    """`of_user`: queries; else answers that could not stand in a pair."""
+
     def counted(column: str) -> dict[str, int]:
         rows = query(
             path,
-            f"SELECT {column} AS what, count(*) AS n FROM caught WHERE campaign_id = ? GROUP BY what ORDER BY n DESC, what",
-            [campaign_id],
+            f"""
+            SELECT {column} AS what, count(*) AS n FROM caught
+            WHERE campaign_id = ? AND (coalesce(agent, 'user') = 'user') = ?
+            GROUP BY what ORDER BY n DESC, what
+            """,
+            [campaign_id, of_user],
         )
         return {row["what"]: row["n"] for row in rows}
 
     return Catches(counted("reason"), counted("outcome"))
+
+
+def noted_labels(path: str | os.PathLike[str], campaign_id: str) -> set[str]:
+    """The labels that were drawn, by id."""
+    rows = query(path, "SELECT label_id FROM labels WHERE campaign_id = ?", [campaign_id])
+    return {row["label_id"] for row in rows}
 
 
 def has_fit(path: str | os.PathLike[str], fit_id: str) -> bool:

@@ -144,8 +144,24 @@ TABLES = (
         ),
     ),
     Table(
+        "labels",
+        "Which way a second answer is to differ from the first, drawn and noted before it is asked for (RMBoost).",
+        (
+            Column("label_id", "VARCHAR", "Hash of dialogue, depth, and which of several pairs at this place."),
+            Column("campaign_id", "VARCHAR", "The campaign."),
+            Column("dialogue_id", "VARCHAR", "The conversation that the pair belongs to."),
+            Column("depth", "INTEGER", "The place of the two answers in the conversation, from 0."),
+            Column("direction", "VARCHAR", "better or worse: what the second answer is to be."),
+            Column(
+                "aspects", "VARCHAR[]", "Drawn with it; null where the model that writes the second answer chooses."
+            ),
+            Column("created_at", "TIMESTAMP", "When it was drawn, UTC: before the call that writes the answer."),
+        ),
+        later=True,
+    ),
+    Table(
         "caught",
-        "A query of a user simulator that the gate did not let pass: it is no turn.",
+        "A query that the gate did not let pass, or an answer that could not stand in a pair: it is no turn.",
         (
             Column("catch_id", "VARCHAR", "Hash of dialogue, depth and attempt."),
             Column("campaign_id", "VARCHAR", "The campaign."),
@@ -155,15 +171,21 @@ TABLES = (
             Column(
                 "reason",
                 "VARCHAR",
-                "role_inversion, leak, early_end, restart, repetition (breaks of the user's role), repetitive, short, sensitive, garbled, unfinished.",
+                "Of a query role_inversion, leak, early_end, restart, repetition (breaks of the user's role), repetitive, short, sensitive, garbled, unfinished; of an answer unparsable, empty, cut_off, near_identical, speaks_of_editing, speaks_of_aspects, too_long, too_short; of two answers tie, invalid, missed, unscorable.",
             ),
             Column("source", "VARCHAR", "rule, or the judge that found it."),
-            Column("content", "VARCHAR", "What the user simulator wrote; [END] where it ended the dialogue."),
+            Column("content", "VARCHAR", "What was written; [END] where the user simulator ended the dialogue."),
             Column("call_id", "VARCHAR", "The call that wrote it."),
             Column(
                 "outcome",
                 "VARCHAR",
-                "asked_again, or the dialogue was ended before the query (ended) or given up (failed).",
+                "asked_again, or the dialogue was ended before the query (ended) or given up (failed); of an answer asked_again or no_pair.",
+            ),
+            Column(
+                "agent",
+                "VARCHAR",
+                "Who wrote it: user, assistant or perturbation; null in older rows: user.",
+                later=True,
             ),
         ),
         later=True,
@@ -210,8 +232,8 @@ TABLES = (
                 "Answers of the rejected side that were perturbed and not found to have missed.",
             ),
             Column("aspects", "VARCHAR[]", "What the sides were made to differ in, where the method says so."),
-            Column("label_source", "VARCHAR", "construction, or the judge that gave the label."),
-            Column("intended_label", "VARCHAR", "Which side was meant to be better: chosen."),
+            Column("label_source", "VARCHAR", "construction, or the judges or the reward model that gave the label."),
+            Column("intended_label", "VARCHAR", "Which side was meant to be better: chosen; null where none was."),
             Column("judged_label", "VARCHAR", JUDGED_LABEL),
             Column("split", "VARCHAR", "train, validation or test: the seed's."),
             Column("margin", "DOUBLE", "How far apart the sides are; null when nothing says so."),

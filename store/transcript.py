@@ -74,6 +74,7 @@ def show(path: str | os.PathLike[str], prefix: str, console: Console) -> None:
 _PLACES = {
     "turn": ("turns", "turn_id"),
     "perturbation": ("perturbations", "perturbation_id"),
+    "label": ("labels", "label_id"),
     "catch": ("caught", "catch_id"),
     "call": ("calls", "call_id"),
     "judgement": ("judgements", "judgement_id"),
@@ -100,7 +101,7 @@ def _show_dialogue(path: str | os.PathLike[str], identity: str, console: Console
 
 
 def _caught(path: str | os.PathLike[str], identity: str, console: Console) -> None:
-    """What the gate did not let pass, by the turn that it was to be."""
+    """What was not let pass, by the turn that it was to be."""
     for catch in query(path, "SELECT * FROM caught WHERE dialogue_id = ? ORDER BY depth, attempt", [identity]):
         first, *more = neutral(catch["content"]).splitlines() or [""]
         text = f"caught     {catch['reason']} ({catch['outcome']}), before turn {catch['depth'] + 1}: {first[:80]}"

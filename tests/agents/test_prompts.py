@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from agents.prompts import (
+    BOOST,
     CONTEXT_VARIABLES,
     GATE_VARIABLES,
     JUDGING_VARIABLES,
+    PREFER,
+    STEER,
     VARIABLES,
     PromptError,
     Prompts,
@@ -40,8 +43,15 @@ VALUES = {
     "query": "And its river?",
     "caught": [("leak", "I am the user simulator."), ("short", "Hm.")],
     "kind": "context_neglect",
+    "answer_a": "The Seine.",
+    "answer_b": "The Loire.",
+    "aspects": {"factuality": "every statement is right", "relevance": "answers this question"},
+    "by_aspect": True,
+    "direction": "worse",
+    "most": 2,
+    "refused": [("near_identical", "The Seine!")],
 }
-OF_SOME_CAMPAIGNS = GATE_VARIABLES | CONTEXT_VARIABLES
+OF_SOME_CAMPAIGNS = GATE_VARIABLES | CONTEXT_VARIABLES | BOOST | STEER | PREFER
 ALL = VARIABLES | OF_SOME_CAMPAIGNS | JUDGING_VARIABLES
 JUDGING = Prompts(variables=JUDGING_VARIABLES)
 PARROT = Prompts(variables=OF_SOME_CAMPAIGNS)
@@ -82,6 +92,17 @@ def test_a_transcript_puts_each_turn_between_tags() -> None:
         ("guess", ["<query>\nAnd its river?\n</query>", "<missed>\nAnd its hills?\n</missed>"]),
         ("misread", [TRANSCRIPT, "<query>\nAnd its river?\n</query>", "<missed>\nAnd its hills?\n</missed>"]),
         ("verify_context", [TRANSCRIPT, "<answer>\nThe Seine.\n</answer>", "context_neglect: it answers", '"fails":']),
+        (
+            "boost",
+            [
+                TRANSCRIPT,
+                "It is to be worse in at most 2 of these respects, which you choose:\n- factuality: every statement is right\n",
+                "near_identical:\n<refused>\nThe Seine!\n</refused>\n",
+                '{"aspects": ["...", ...], "plan": "...", "answer": "..."}',
+            ],
+        ),
+        ("steer", [TRANSCRIPT, "a poor one", "- relevance: answers this question\n"]),
+        ("prefer", [TRANSCRIPT, "<answer_b>\nThe Loire.\n</answer_b>", '"aspects": {', '"better":']),
     ],
 )
 def test_a_prompt_renders_its_task_and_its_variables(name: str, expected: list[str]) -> None:
@@ -116,6 +137,19 @@ def test_what_missed_before_is_shown_where_there_is_something(name: str) -> None
     first = prompts_with(name).render(name, **given(name) | {"missed": []})
     assert "missed" not in first
     assert "\n\n\n" not in first + again
+
+
+def test_a_second_answer_is_asked_for_in_its_direction() -> None:
+    better = PARROT.render("boost", **given("boost") | {"direction": "better", "most": None, "refused": []})
+    assert "It is to be better in these respects:\n- factuality" in better
+    assert "hasty" not in better
+    assert "refused" not in better
+    assert "\n\n\n" not in better
+    assert "as good as you can make it" in PARROT.render("steer", **given("steer") | {"direction": "better"})
+
+
+def test_a_judge_of_two_answers_is_asked_by_aspect_only_where_it_should_say_so() -> None:
+    assert '"aspects"' not in PARROT.render("prefer", **given("prefer") | {"by_aspect": False})
 
 
 def test_prompts_of_a_later_judging_are_no_part_of_a_campaigns_identity() -> None:

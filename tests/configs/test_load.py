@@ -61,7 +61,10 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("turns: 0", "turns: input should be greater than or equal to 1, but it is 0"),
         ("turns: {low: 3, high: 2}", "turns: low 3 is above high 2: swap them"),
         ("turns: [1, 2]", "turns: "),
-        ("recipe: musik", "recipe: input should be 'dialogue', 'music', 'best_of_n' or 'capo', but it is 'musik'"),
+        (
+            "recipe: musik",
+            "recipe: input should be 'dialogue', 'music', 'best_of_n', 'capo', 'rmboost', 'rlaif', 'rlcd' or 'west_of_n', but it is 'musik'",
+        ),
         ("perturb: {schedule: sometimes}", "perturb.schedule: input should be 'every', 'one', 'last' or 'context'"),
         ("perturb: {schedule: {bernoulli: 2}}", "perturb.schedule.bernoulli: input should be less than or equal to 1"),
         ("perturb: {kinds: []}", "perturb: kinds is empty: name at least one"),
