@@ -6,20 +6,22 @@ What the settings mean to a model stands in `train`; campaigns have their own se
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from configs.base import Settings
 
 
 class TinySettings(Settings):
-    """The shape of a Gemma-2 that starts from random weights, small enough for one CPU core. All of it is ours."""
+    """The shape of a model that starts from random weights, small enough for one CPU core. All of it is ours."""
 
+    family: Literal["gemma2", "gemma3", "llama", "qwen2", "qwen3", "mistral"] = "gemma2"
+    """Whose architecture, special tokens and chat format it has (MUSIC: Gemma-2)."""
     hidden_size: Annotated[int, Field(strict=True, ge=8)] = 128
     """Width of the residual stream."""
     intermediate_size: Annotated[int, Field(strict=True, ge=8)] = 256
     """Width of the gated feed-forward layer."""
     layers: Annotated[int, Field(strict=True, ge=1)] = 2
-    """Decoder layers; they alternate sliding and full attention, as Gemma-2's do."""
+    """Decoder layers; a Gemma's alternate sliding and full attention, as Gemma-2's do."""
     heads: Annotated[int, Field(strict=True, ge=1)] = 4
     """Query heads."""
     kv_heads: Annotated[int, Field(strict=True, ge=1)] = 2
@@ -29,9 +31,9 @@ class TinySettings(Settings):
     initializer_range: Annotated[float, Field(gt=0.0)] = 0.08
     """Standard deviation of the first weights. Gemma's 0.02 is made for wider layers: a tiny model learns slowly from it."""
     sliding_window: Annotated[int, Field(strict=True, ge=1)] = 4096
-    """Tokens that a sliding layer sees (Gemma-2: 4096)."""
+    """Tokens that a sliding layer sees (Gemma-2: 4096); for the Gemmas, and for all layers of a `mistral`."""
     attention_softcap: Annotated[float, Field(gt=0.0)] = 50.0
-    """Where attention logits are capped (Gemma-2: 50)."""
+    """Where attention logits are capped (Gemma-2: 50), of a `gemma2` alone."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "TinySettings":
@@ -40,6 +42,14 @@ class TinySettings(Settings):
         if self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_families(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A Gemma-2 says nothing of its family, so that its fits keep their ids."""
+        found: dict[str, Any] = dump(self)
+        if self.family == "gemma2":
+            found.pop("family", None)
+        return found
 
 
 class PairSettings(Settings):

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from configs.language_settings import AskFitSettings, LanguageFitSettings, LoraSettings
+from train.backbone import positions_of, settle_embeddings, settle_tokens, text_only
 from train.checkpoint import save_model
 from train.errors import TrainError
 from train.masks import IGNORED
@@ -39,7 +40,9 @@ def causal_model(settings: LanguageFitSettings, resumed: Path | None, texts: Seq
     """
     if resumed is not None and settings.lora is None:
         tokenizer = load_tokenizer(str(resumed))
-        return pretrained_language_model(str(resumed), tokenizer), tokenizer
+        model = pretrained_language_model(str(resumed), tokenizer)
+        settle_embeddings(model, tokenizer)
+        return model, tokenizer
     model, tokenizer = start_model(settings, texts)
     exported_template(
         tokenizer, asks=isinstance(settings, AskFitSettings)
@@ -52,9 +55,12 @@ def causal_model(settings: LanguageFitSettings, resumed: Path | None, texts: Seq
 def start_model(settings: LanguageFitSettings, texts: Sequence[str]) -> tuple[Any, Any]:
     """Where the training starts from."""
     if settings.model == "tiny":
-        tokenizer = train_tokenizer(texts, vocab_size=settings.tiny.vocab_size, max_length=settings.max_length)
+        tokenizer = train_tokenizer(
+            texts, vocab_size=settings.tiny.vocab_size, max_length=settings.max_length, family=settings.tiny.family
+        )
         if settings.chat_template is not None:
             give_template(tokenizer, settings.chat_template)
+        settle_tokens(tokenizer)
         model = tiny_language_model(
             settings.tiny, tokenizer, max_length=settings.max_length, random_seed=settings.random_seed
         )
@@ -63,8 +69,7 @@ def start_model(settings: LanguageFitSettings, texts: Sequence[str]) -> tuple[An
     tokenizer = load_tokenizer(source, needs_template=settings.chat_template is None)
     tokenizer.chat_template = answering_template(tokenizer.chat_template or "") or None  # of a model that asks
     added = give_template(tokenizer, settings.chat_template) if settings.chat_template is not None else 0
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    settle_tokens(tokenizer)
     model = pretrained_language_model(source, tokenizer)
     if added:
         if settings.lora is not None:
@@ -75,7 +80,8 @@ def start_model(settings: LanguageFitSettings, texts: Sequence[str]) -> tuple[An
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.random_seed)
             model.resize_token_embeddings(max(len(tokenizer), model.get_input_embeddings().weight.shape[0]))
-    positions = int(getattr(model.config, "max_position_embeddings", None) or settings.max_length)
+    settle_embeddings(model, tokenizer)
+    positions = positions_of(model.config) or settings.max_length
     if settings.max_length > positions:
         raise TrainError(
             f"max_length {settings.max_length} is more than the {positions} positions of {settings.model!r}"
@@ -88,7 +94,7 @@ def pretrained_language_model(source: str, tokenizer: Any) -> Any:
     """A language model in fp32 from a folder or Hugging Face id."""
     from transformers import AutoModelForCausalLM
 
-    model = pretrained(AutoModelForCausalLM, source, tokenizer)
+    model = text_only(pretrained(AutoModelForCausalLM, source, tokenizer))
     model.config.use_cache = False
     return model
 

@@ -14,7 +14,8 @@ from store import hub
 from store.identity import content_hash
 from store.records import Message, PreferencePair
 from train.errors import TrainError
-from train.tokenizer import answer_ends, encode, fold_system
+from train.masks import Reader
+from train.tokenizer import encode, fold_system
 
 
 class EncodedPair(NamedTuple):
@@ -187,6 +188,7 @@ def encode_pairs(
             fold_system(pair.rejected)
         except TrainError as error:
             raise TrainError(f"pair {pair.pair_id}: {error}") from None
+    reader = Reader(tokenizer) if every_answer else None
     chosen = encode(tokenizer, [pair.chosen for pair in pairs])
     rejected = encode(tokenizer, [pair.rejected for pair in pairs])
     counts = Counter(pairs=len(pairs), kept=0, dropped=0, chosen_too_long=0, rejected_too_long=0, equal=0, tokens=0)
@@ -203,16 +205,29 @@ def encode_pairs(
         counts["tokens"] += len(chosen_ids) + len(rejected_ids)
         last = (len(chosen_ids) - 1, len(rejected_ids) - 1)
         ends = [last]
-        if every_answer:
+        if reader is not None:
+            # The shorter side's answers count; the last tokens are compared in any case.
             answers = zip(
-                answer_ends(tokenizer, chosen_ids, len(fold_system(pair.chosen))),
-                answer_ends(tokenizer, rejected_ids, len(fold_system(pair.rejected))),
-                strict=False,  # the shorter side's answers count; the last tokens are compared in any case
+                *(_answer_ends(reader, pair.pair_id, side) for side in (pair.chosen, pair.rejected)), strict=False
             )
             ends = [end for end in list(answers)[pair.first_divergent_turn - 1 :] if end != last] + [last]
         encoded.append(EncodedPair(pair.pair_id, chosen_ids, rejected_ids, ends, pair.n_turns, pair.margin or 0.0))
         kept.append(pair)
     return Encoded(encoded, kept, dict(counts))
+
+
+def _answer_ends(reader: Reader, name: str, conversation: Sequence[Message]) -> list[int]:
+    try:
+        (read,) = reader.read([conversation])
+        ends = reader.answer_ends(conversation, read)
+    except TrainError as error:
+        raise TrainError(f"pair {name}: {error}") from None
+    if ends is None:
+        raise TrainError(
+            "the chat template writes an answer otherwise once something follows it, so that one reading cannot stop at "
+            "every answer: take read_at end"
+        )
+    return ends
 
 
 def data_card(

@@ -6,6 +6,7 @@ id and no template is known here. A turn ends with the template's mark (a specia
 it: a model that never learns the mark never stops. System text, folded into the first user turn, belongs to no turn.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -91,7 +92,7 @@ class Reader:
         turns = fold_system(conversation)
         text = rendered(self.tokenizer, turns)
         skeleton = self.skeleton(len(turns))
-        written = next((texts for texts in _as_written(turns) if _woven(skeleton, texts) == text), None)
+        written = _as_written(turns, skeleton, text)
         if written is None:
             raise TrainError(
                 "the chat template changes the texts of turns, so that none can be found in what it writes: name another "
@@ -107,6 +108,33 @@ class Reader:
             own = next(message.content.strip() for message in conversation if message.role == "user")
             spans[0] = spans[0]._replace(start=len(skeleton[0]) + len(written[0]) - len(own))
         return text, spans
+
+    def answer_ends(self, conversation: Sequence[Message], read: Read) -> list[int] | None:
+        """Where each answer ends: the place of the last token that the conversation up to it would have.
+
+        Null where such a beginning is written otherwise when something follows, as Qwen-3's template does with answers.
+
+        Raises:
+            TrainError: a text contains the mark that ends a turn.
+        """
+        turns = len(read.spans)
+        whole, behind_tokens, found = self.skeleton(turns), [end for _, end in read.offsets], []
+        ends = {mark_of(piece, self.marks).strip() for piece in whole[1:]} - {""}
+        for mark in sorted(ends):
+            if any(mark in message.content for message in conversation):
+                raise TrainError(f"its text contains {mark!r}, one of the turn marks: clean it")
+        for count in range(2, turns + 1, 2):
+            alone, span = self.skeleton(count), read.spans[count - 1]
+            if alone[:-1] != whole[:count] or not whole[count].startswith(alone[-1]):
+                return None
+            stop = span.end - len(mark_of(whole[count], self.marks)) + len(alone[-1])
+            last = bisect_right(behind_tokens, stop) - 1
+            while read.offsets[last][0] >= stop:  # an empty token that belongs to what follows
+                last -= 1
+            if last + 1 < len(read.offsets) and read.offsets[last + 1][0] < stop < read.offsets[last + 1][1]:
+                return None  # a token reaches over the end
+            found.append(last)
+        return found
 
     def imitates_marks(self, conversation: Sequence[Message]) -> bool:
         """Whether a text holds what would be read as one of the tokenizer's marks."""
@@ -155,12 +183,16 @@ def special_texts(tokenizer: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*added, *tokenizer.all_special_tokens]))
 
 
-def _as_written(turns: Sequence[Message]) -> list[list[str]]:
-    """The texts as templates are known to write them: as they are, or without the space around them."""
-    texts = [turn.content for turn in turns]
-    return [texts, [text.strip() for text in texts]]
-
-
-def _woven(skeleton: Sequence[str], texts: Sequence[str]) -> str:
-    pairs = zip(texts, skeleton[1:], strict=True)
-    return skeleton[0] + "".join(content + behind for content, behind in pairs)
+def _as_written(turns: Sequence[Message], skeleton: Sequence[str], text: str) -> list[str] | None:
+    """The texts as the template wrote each: as it is, or without the space around it, or before it; null for another text."""
+    if not text.startswith(skeleton[0]):
+        return None
+    written, place = [], len(skeleton[0])
+    for turn, behind in zip(turns, skeleton[1:], strict=True):
+        ways = (turn.content, turn.content.strip(), turn.content.lstrip("\n"), turn.content.rstrip())
+        found = next((way for way in ways if text.startswith(way + behind, place)), None)
+        if found is None:
+            return None
+        written.append(found)
+        place += len(found) + len(behind)
+    return written if place == len(text) else None

@@ -1,9 +1,9 @@
-"""The reward model: Gemma-2 with a linear head on the hidden state of a conversation's last token.
+"""The reward model: a decoder with a linear head on the hidden state of a conversation's last token.
 
-Differs from transformers' default: attention is always `eager`. transformers' `sdpa`, its default, drops Gemma-2's
-soft-cap on attention logits without a word. Batches are padded on the right and passed without a mask:
-a causal model's real tokens never see what comes after them, and the reward is read at the last real one.
-Knows nothing of pairs or training.
+Differs from transformers' default: attention is `eager` for a Gemma-2, whose soft-cap on attention logits transformers'
+`sdpa`, its default, drops without a word. Batches are padded on the right and passed without a mask: a causal model's real
+tokens never see what comes after them, and the reward is read at the last real one, whose place is counted and not looked
+for. Batches that others padded, on either side, come with their mask. Knows nothing of pairs or training.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,46 +16,42 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    Gemma2ForSequenceClassification,
 )
 from transformers.utils import logging
 
 from configs.fit_settings import TinySettings
+from train.backbone import attention_of, check_layout, text_only
 from train.errors import TrainError
+from train.families import FAMILIES, shape_of
 
-ATTENTION = "eager"
 SMALL = 20_000_000  # parameters; below it a second thread costs more than it brings (4 times, on two shared cores)
 
 # Shapes: B conversations, T tokens, N readings, D hidden size.
 
 
 def tiny_model(shape: TinySettings, tokenizer: Any, *, max_length: int, random_seed: int) -> Any:
-    """A Gemma-2 reward model with random weights, drawn from `random_seed` alone."""
-    return _with_random_weights(Gemma2ForSequenceClassification, shape, tokenizer, max_length, random_seed)
+    """A reward model with random weights, drawn from `random_seed` alone."""
+    return _with_random_weights(AutoModelForSequenceClassification, shape, tokenizer, max_length, random_seed)
 
 
 def tiny_language_model(shape: TinySettings, tokenizer: Any, *, max_length: int, random_seed: int) -> Any:
-    """A Gemma-2 that predicts tokens, with random weights drawn from `random_seed` alone."""
-    return _with_random_weights(Gemma2ForCausalLM, shape, tokenizer, max_length, random_seed)
+    """A model that predicts tokens, with random weights drawn from `random_seed` alone."""
+    return _with_random_weights(AutoModelForCausalLM, shape, tokenizer, max_length, random_seed)
 
 
 def _with_random_weights(kind: Any, shape: TinySettings, tokenizer: Any, max_length: int, random_seed: int) -> Any:
     _quiet()
-    config = Gemma2Config(
+    config = AutoConfig.for_model(
+        FAMILIES[shape.family].model_type,
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden_size,
         intermediate_size=shape.intermediate_size,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
-        head_dim=shape.hidden_size // shape.heads,
-        query_pre_attn_scalar=shape.hidden_size // shape.heads,
         initializer_range=shape.initializer_range,
-        sliding_window=shape.sliding_window,
-        attn_logit_softcapping=shape.attention_softcap,
         max_position_embeddings=max_length,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
@@ -63,11 +59,12 @@ def _with_random_weights(kind: Any, shape: TinySettings, tokenizer: Any, max_len
         num_labels=1,
         use_cache=False,
         dtype="float32",
-        attn_implementation=ATTENTION,
+        **shape_of(shape),
     )
+    config._attn_implementation = attention_of(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_seed)
-        return kind(config)
+        return kind._model_mapping[type(config)](config)
 
 
 def load_model(source: str | Path, tokenizer: Any, *, random_seed: int = 0, needs_head: bool = False) -> Any:
@@ -80,12 +77,12 @@ def load_model(source: str | Path, tokenizer: Any, *, random_seed: int = 0, need
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_seed)
         model = pretrained(AutoModelForSequenceClassification, source, tokenizer, num_labels=1)
-    if not (hasattr(model, "model") and hasattr(model, "score")):
-        raise TrainError(f"{str(source)!r} is a {type(model).__name__}, whose layout is not known here: take a Gemma-2")
+    check_layout(model, str(source))
     if needs_head and not any("SequenceClassification" in name for name in model.config.architectures or ()):
         raise TrainError(
             f"{str(source)!r} is a language model without a reward head: train one with descant fit reward"
         )
+    model = text_only(model)
     model.config.use_cache = False
     return model
 
@@ -93,16 +90,12 @@ def load_model(source: str | Path, tokenizer: Any, *, random_seed: int = 0, need
 def pretrained(kind: Any, source: str | Path, tokenizer: Any, **options: Any) -> Any:
     """A model in fp32 from a folder or Hugging Face id, as one of transformers' auto classes reads it.
 
-    Attention is `eager` where the model caps its attention logits, and always for a reward model.
+    Attention is `eager` where the model caps its attention logits.
     """
     _quiet()
     try:
-        capped = kind is AutoModelForSequenceClassification or bool(
-            getattr(AutoConfig.from_pretrained(str(source)), "attn_logit_softcapping", None)
-        )
-        model = kind.from_pretrained(
-            str(source), dtype=torch.float32, attn_implementation=ATTENTION if capped else None, **options
-        )
+        attention = attention_of(AutoConfig.from_pretrained(str(source)))
+        model = kind.from_pretrained(str(source), dtype=torch.float32, attn_implementation=attention, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise TrainError(f"no model in {str(source)!r}: {str(error).strip().splitlines()[0]}") from error
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -124,11 +117,32 @@ def pad_right(sequences: Sequence[Sequence[int]], pad_token_id: int, device: tor
     return torch.tensor(rows, dtype=torch.long, device=device)
 
 
-def rewards(model: Any, ids_BT: Tensor, row_N: Tensor, place_N: Tensor) -> Tensor:
-    """reward_N, read in row `row_N` of the right-padded batch at token `place_N`, in fp32."""
-    hidden_BTD = model.model(input_ids=ids_BT, use_cache=False).last_hidden_state
+def rewards(model: Any, ids_BT: Tensor, row_N: Tensor, place_N: Tensor, **inputs: Any) -> Tensor:
+    """reward_N, read in row `row_N` of the right-padded batch at token `place_N`, in fp32.
+
+    Args:
+        inputs: mask and positions, where padding stands elsewhere.
+    """
+    hidden_BTD = model.model(input_ids=ids_BT, use_cache=False, **inputs).last_hidden_state
     reward: Tensor = model.score(hidden_BTD[row_N, place_N])[:, 0].float()
     return reward
+
+
+def masked_rewards(model: Any, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """reward_B of a batch that a tokenizer padded, on either side: read at each row's last token that the mask names.
+
+    What the padding is made of does not count, nor whether a conversation ends with the same token.
+    """
+    place_B = last_tokens(mask_BT)
+    positions_BT = (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
+    rows_B = torch.arange(len(ids_BT), device=ids_BT.device)
+    return rewards(model, ids_BT, rows_B, place_B, attention_mask=mask_BT, position_ids=positions_BT)
+
+
+def last_tokens(mask_BT: Tensor) -> Tensor:
+    """place_B of each row's last token that the mask names."""
+    places_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
+    return (mask_BT.bool() * places_T).argmax(dim=1)
 
 
 def n_parameters(model: Any) -> int:

@@ -17,6 +17,7 @@ from torch.nn.functional import logsigmoid
 from configs.fit_settings import RewardFitSettings
 from store.identity import fit_id as fit_identity
 from store.records import PreferencePair
+from train.backbone import backbone_card, freeze_date, positions_of, settle_embeddings, settle_tokens
 from train.batches import plan_batches
 from train.checkpoint import save_model
 from train.data import Encoded, EncodedPair, data_card, encode_pairs, is_corpus, limited, pairs_hash, pairs_of, union
@@ -144,6 +145,7 @@ def fit_reward(
                 f"all {len(by_split['train'])} training pairs are longer than max_length {settings.max_length}: raise it"
             )
         card = data_card(source, all_pairs, encoded, max_length=settings.max_length, sets=sets)
+        card |= {"backbone": backbone_card(model, tokenizer)}
         return _task(settings, model, tokenizer, encoded, card, device)
 
     finished = run_fit(
@@ -165,16 +167,24 @@ def _model_and_tokenizer(
     """From the newest checkpoint, else from where the settings say."""
     if resumed is not None:
         tokenizer = load_tokenizer(str(resumed))
-        return load_model(resumed, tokenizer), tokenizer
+        model = load_model(resumed, tokenizer)
+        settle_embeddings(model, tokenizer)
+        return model, tokenizer
     if settings.model == "tiny":
         texts = [message.content for pair in train_pairs for side in (pair.chosen, pair.rejected) for message in side]
-        tokenizer = train_tokenizer(texts, vocab_size=settings.tiny.vocab_size, max_length=settings.max_length)
+        tokenizer = train_tokenizer(
+            texts, vocab_size=settings.tiny.vocab_size, max_length=settings.max_length, family=settings.tiny.family
+        )
+        settle_tokens(tokenizer)
         model = tiny_model(settings.tiny, tokenizer, max_length=settings.max_length, random_seed=settings.random_seed)
         return model, tokenizer
     source = model_source(settings.model)
     tokenizer = load_tokenizer(source)
+    freeze_date(tokenizer)
+    settle_tokens(tokenizer)
     model = load_model(source, tokenizer, random_seed=settings.random_seed)
-    positions = int(model.config.max_position_embeddings)
+    settle_embeddings(model, tokenizer)
+    positions = positions_of(model.config) or settings.max_length
     if settings.max_length > positions:
         raise TrainError(
             f"max_length {settings.max_length} is more than the {positions} positions of {settings.model!r}"

@@ -2,7 +2,8 @@
 
 A reward depends on the conversation alone: batches are padded on the right and read at the last real token, so that
 neither the batch nor the padding side changes it beyond the noise of floating point. Nothing is truncated. A causal model
-reads no token before its time, so one pass over a conversation gives the rewards of all its beginnings.
+reads no token before its time, so one pass over a conversation gives the rewards of all its beginnings, where the chat template
+writes them as it writes the whole; else each is read by itself.
 Knows nothing of pairs.
 """
 
@@ -17,10 +18,12 @@ import torch
 from store.identity import content_hash
 from store.identity import fit_id as fit_identity
 from store.records import Fit, Message, Metric, Score
+from train.backbone import freeze_date, positions_of, reading_pad
 from train.errors import TrainError
 from train.hub import require_model
+from train.masks import Reader
 from train.model import device_of, fitting_threads, load_model, pad_right, rewards
-from train.tokenizer import answer_ends, encode, fold_system, load_tokenizer
+from train.tokenizer import encode, load_tokenizer
 
 ATTENTION_CELLS = 1 << 26  # conversations times tokens squared in one batch: eager attention keeps them all
 
@@ -61,7 +64,7 @@ class Scorer(NamedTuple):
             return score_tokens(
                 self.model,
                 sequences,
-                pad_token_id=self.tokenizer.pad_token_id,
+                pad_token_id=reading_pad(self.tokenizer),
                 device=self.device,
                 batch_size=batch_size,
             )
@@ -83,23 +86,38 @@ class Scorer(NamedTuple):
         Raises:
             TrainError: a conversation's text contains the mark that ends a turn.
         """
-        places = []
-        for name, conversation, sequence in zip(ids, conversations, sequences, strict=True):
+        reader = Reader(self.tokenizer)
+        rows = [list(sequence) for sequence in sequences]
+        places = [[len(row) - 1] for row in rows]
+        beginnings: dict[int, list[int]] = {}  # of conversations whose beginnings are read one by one: in which rows
+        for number, (name, conversation, row) in enumerate(zip(ids, conversations, sequences, strict=True)):
             try:
-                ends = answer_ends(self.tokenizer, sequence, len(fold_system(conversation)))
+                (read,) = reader.read([conversation])
+                ends = reader.answer_ends(conversation, read)
             except TrainError as error:
                 raise TrainError(f"conversation {name}: {error}") from None
-            places.append([*ends, len(sequence) - 1])
+            if ends is not None:
+                places[number] = [*ends, len(row) - 1]
+                continue
+            cut = [conversation[: end + 1] for end, message in enumerate(conversation) if message.role == "assistant"]
+            beginnings[number] = list(range(len(rows), len(rows) + len(cut)))
+            rows += self.encode(cut)
+            places += [[len(row) - 1] for row in rows[len(places) :]]
         with fitting_threads(self.model, self.device):
             found = score_places(
                 self.model,
-                sequences,
+                rows,
                 places,
-                pad_token_id=self.tokenizer.pad_token_id,
+                pad_token_id=reading_pad(self.tokenizer),
                 device=self.device,
                 batch_size=batch_size,
             )
-        return [Answers(rewards[-1], rewards[:-1]) for rewards in found]
+        return [
+            Answers(found[number][-1], [found[row][0] for row in beginnings[number]])
+            if number in beginnings
+            else Answers(found[number][-1], found[number][:-1])
+            for number in range(len(sequences))
+        ]
 
     def score(self, conversations: Sequence[Sequence[Message]], *, batch_size: int = 32) -> list[float]:
         """Rewards in the order of the conversations; a TrainError for one that is too long."""
@@ -124,6 +142,7 @@ def load_scorer(model_dir: str | Path, *, device: str = "auto") -> Scorer:
     """A model folder, a fit's folder (its finished model) or a Hugging Face id, ready to score."""
     source = model_source(model_dir)
     tokenizer = load_tokenizer(source)
+    freeze_date(tokenizer)
     model = load_model(source, tokenizer, needs_head=True)
     where = device_of(device)
     path = Path(source) / "descant.json"
@@ -133,7 +152,7 @@ def load_scorer(model_dir: str | Path, *, device: str = "auto") -> Scorer:
         tokenizer=tokenizer,
         device=where,
         name=str(card.get("name") or Path(model_dir).name),
-        max_length=min(int(tokenizer.model_max_length), int(model.config.max_position_embeddings)),
+        max_length=min(int(tokenizer.model_max_length), positions_of(model.config) or int(tokenizer.model_max_length)),
         card=card,
     )
 

@@ -1,4 +1,4 @@
-"""A tiny Gemma-2 that has learned to answer, from scratch: what labs start their reward models from.
+"""A tiny model that has learned to answer, from scratch: what labs start their reward models from.
 
 MUSIC (arXiv 2512.24693) starts from a model that has learned to talk. The loss is that of `train.language`, on the answers
 and their end marks; the conversations of a step are drawn by chance, with replacement. A run is short and has no
@@ -17,6 +17,7 @@ from configs.language_settings import SftFitSettings
 from store.identity import chance, content_hash
 from store.identity import fit_id as fit_identity
 from store.records import Message
+from train.backbone import settle_tokens
 from train.causal import export_model
 from train.errors import TrainError
 from train.language import language_task
@@ -43,7 +44,10 @@ def fit_sft(settings: SftSettings, conversations: Sequence[Sequence[Message]], *
     def prepare(out: Path, device: torch.device, resumed: Path | None) -> Task:
         del out, resumed
         texts = [message.content for conversation in conversations for message in conversation]
-        tokenizer = train_tokenizer(texts, vocab_size=settings.tiny.vocab_size, max_length=settings.max_length)
+        tokenizer = train_tokenizer(
+            texts, vocab_size=settings.tiny.vocab_size, max_length=settings.max_length, family=settings.tiny.family
+        )
+        settle_tokens(tokenizer)
         encoded = encode_sessions(whole, sessions, tokenizer)
         if not encoded.sessions:
             raise TrainError(f"none of {len(conversations)} conversations has at most {settings.max_length} tokens")

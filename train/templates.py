@@ -15,15 +15,9 @@ from typing import Any
 
 from store.records import Message
 from train.errors import TrainError
+from train.families import CHATML, GEMMA
 from train.masks import PLACEHOLDER, mark_of, rendered, skeleton_of, special_texts
-from train.tokenizer import CHAT_TEMPLATE as GEMMA
 
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 PLAIN = (
     "{{ bos_token }}"
     "{% for message in messages %}"

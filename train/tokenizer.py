@@ -1,8 +1,8 @@
-"""Conversations to token ids, the way Gemma-2 reads them, and a small tokenizer for tiny models.
+"""Conversations to token ids, the way a chat model reads them, and a small tokenizer for tiny models.
 
-The chat template is Gemma's: no system role, and user and assistant alternate. System text is folded into
-the first user turn before the template sees it; turns that do not alternate are refused. Knows nothing of
-pairs, models or files other than tokenizer folders.
+System text is folded into the first user turn before any chat template sees it, and turns that do not alternate are
+refused: Gemma's template takes neither, Mistral's puts system text elsewhere as a conversation grows, and so all models
+read the same conversation. Knows nothing of pairs, models or files other than tokenizer folders.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,30 +14,17 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from store.records import Message
 from train.errors import TrainError
-
-# The places of Gemma's special tokens: 0 pad, 1 eos, 2 bos, 3 unk; the turn marks follow here, and stand at 106 and 107 there.
-SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>")
-END_OF_TURN = "<end_of_turn>"
-
-CHAT_TEMPLATE = (
-    "{{ bos_token }}"
-    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-    "{% for message in messages %}"
-    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}"
-    "{% endif %}"
-    "{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}"
-    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
-)
+from train.families import FAMILIES
 
 
-def train_tokenizer(texts: Iterable[str], *, vocab_size: int, max_length: int) -> Any:
-    """A byte-level BPE tokenizer with Gemma's special tokens and chat template, the same for the same texts in the same order.
+def train_tokenizer(
+    texts: Iterable[str], *, vocab_size: int, max_length: int, family: str = "gemma2"
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with a family's special tokens and chat format, the same for the same texts in the same order.
 
     A word has one token at the start of a line and in its middle, since each line gets a leading space.
     """
+    known = FAMILIES[family]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex("\n"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=True)]
@@ -45,25 +32,28 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, max_length: int) -
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(
         # The template's own words, so that a turn's opening costs few tokens however small the vocabulary is.
-        [*texts, *["user\n", "model\n"] * 8],
+        [*texts, *[*known.headers] * 8],
         trainers.BpeTrainer(
             vocab_size=vocab_size,
-            special_tokens=list(SPECIAL_TOKENS),
+            special_tokens=list(known.special_tokens),
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
     )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", tokenizer.token_to_id("<bos>"))]
-    )
+    if known.bos is not None:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{known.bos} $A",
+            pair=f"{known.bos} $A $B",
+            special_tokens=[(known.bos, tokenizer.token_to_id(known.bos))],
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token="<bos>",
-        eos_token="<eos>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        additional_special_tokens=["<start_of_turn>", "<end_of_turn>"],
-        chat_template=CHAT_TEMPLATE,
+        bos_token=known.bos,
+        eos_token=known.eos,
+        pad_token=known.pad,
+        unk_token=known.unk,
+        additional_special_tokens=known.marks,
+        chat_template=known.chat_template,
         model_max_length=max_length,
         clean_up_tokenization_spaces=False,
     )
@@ -106,7 +96,7 @@ def fold_system(conversation: Sequence[Message]) -> list[Message]:
         if message.role != expected:
             raise TrainError(
                 f"message {head + place + 1} is a {message.role} turn where a {expected} turn must stand: "
-                "Gemma's chat template takes user and assistant in turns, starting with the user"
+                "user and assistant take turns, and the user begins"
             )
     if head:
         system = "\n\n".join(message.content.strip() for message in conversation[:head])
@@ -127,23 +117,6 @@ def encode(tokenizer: Any, conversations: Sequence[Sequence[Message]]) -> list[l
     texts = [render(tokenizer, conversation) for conversation in conversations]
     ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     return ids
-
-
-def answer_ends(tokenizer: Any, ids: Sequence[int], n_messages: int) -> list[int]:
-    """Where each answer ends: the place of the last token that the conversation up to it would have.
-
-    Args:
-        n_messages: turns after folding; a conversation that ends on a user turn is counted to its last answer.
-    """
-    mark = tokenizer.convert_tokens_to_ids(END_OF_TURN)
-    starts = tokenizer.convert_tokens_to_ids("<start_of_turn>")
-    ends = [place for place, token in enumerate(ids) if token == mark]
-    if len(ends) != n_messages:
-        raise TrainError(
-            f"a conversation of {n_messages} turns has {len(ends)} turn marks: its text contains {END_OF_TURN!r}; clean it"
-        )
-    following = [end + 1 if end + 1 < len(ids) and ids[end + 1] != starts else end for end in ends]
-    return following[1::2]
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 from store.records import Message
 from tests.train.conftest import Talk
 from train.errors import TrainError
+from train.families import CHATML
 from train.masks import IGNORED, Read, Reader
-from train.templates import CHATML, PLAIN, asking_template, end_mark, give_template, is_asking
+from train.templates import PLAIN, asking_template, end_mark, give_template, is_asking
 from train.tokenizer import train_tokenizer
 
 LLAMA_3 = (

@@ -95,13 +95,14 @@ def test_the_soft_cap_is_kept_where_transformers_default_drops_it(
 
 
 def test_a_prefix_scores_the_same_within_its_conversation_as_alone(tokenizer: Any, talk: Talk) -> None:
+    from train.masks import Reader
     from train.model import pad_right, rewards
-    from train.tokenizer import answer_ends
 
     model = tiny_model(BITING, tokenizer, max_length=128, random_seed=0).eval()
     turns = ["Hi.", "It is tea.", "And now?", "It is rye."]
     whole, first = encode(tokenizer, [talk(*turns), talk(*turns[:2])])
-    places = torch.tensor(answer_ends(tokenizer, whole, 4))
+    reader = Reader(tokenizer)
+    places = torch.tensor(reader.answer_ends(talk(*turns), reader.read([talk(*turns)])[0]))
     with torch.no_grad():
         inside = rewards(model, pad_right([whole], 0), torch.zeros(2, dtype=torch.long), places).tolist()
     assert inside == pytest.approx(

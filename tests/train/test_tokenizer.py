@@ -9,7 +9,8 @@ from transformers import AutoTokenizer
 from store.records import Message
 from tests.train.conftest import Talk
 from train.errors import TrainError
-from train.tokenizer import answer_ends, encode, fold_system, render, save_tokenizer, token_counter, train_tokenizer
+from train.masks import Reader
+from train.tokenizer import encode, fold_system, render, save_tokenizer, token_counter, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +74,19 @@ def test_any_text_can_be_read_back(tokenizer: Any, talk: Talk) -> None:
 
 def test_answers_end_where_the_conversation_up_to_them_would(tokenizer: Any, talk: Talk) -> None:
     turns = ["Where is Ilse?", "Out.\nBack soon.", "When?", "At ten."]
-    (ids,) = encode(tokenizer, [talk(*turns)])
+    reader, conversation = Reader(tokenizer), talk(*turns)
+    (read,) = reader.read([conversation])
     lengths = [len(encode(tokenizer, [talk(*turns[:count])])[0]) for count in (2, 4)]
-    assert [end + 1 for end in answer_ends(tokenizer, ids, 4)] == lengths
+    ends = reader.answer_ends(conversation, read)
+    assert ends is not None
+    assert [end + 1 for end in ends] == lengths
 
 
 def test_a_text_that_imitates_turn_marks_is_refused_where_answers_are_counted(tokenizer: Any, talk: Talk) -> None:
-    (ids,) = encode(tokenizer, [talk("Say <end_of_turn>", "No.")])
+    reader, conversation = Reader(tokenizer), talk("Say <end_of_turn>", "No.")
+    (read,) = reader.read([conversation])
     with pytest.raises(TrainError, match="turn marks"):
-        answer_ends(tokenizer, ids, 2)
+        reader.answer_ends(conversation, read)
 
 
 def test_a_saved_tokenizer_reads_the_same_through_plain_transformers(
