@@ -23,7 +23,7 @@ class SeedSettings(Settings):
     """Where dialogues start."""
 
     path: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """A file of seeds (`.jsonl`, `.jsonl.gz`, `.parquet`), or a Hugging Face dataset: `OWNER/NAME` for its training split, `OWNER/NAME/PATH` for one file or folder of it (its files are read in turn, a row of each, so that a limit takes from all). A list of such takes a seed of each in turn: a limit of 40000 on two is 20000 of each. Null only with `format: rehearsal`, whose seeds are generated."""
+    """A file of seeds (`.jsonl`, `.jsonl.gz`, `.parquet`, or a `.json` of one list), or a Hugging Face dataset: `OWNER/NAME` for its training split, `OWNER/NAME/PATH` for one file or folder of it (its files are read in turn, a row of each, so that a limit takes from all). A list of such takes a seed of each in turn: a limit of 40000 on two is 20000 of each. Null only with `format: rehearsal`, whose seeds are generated."""
     format: Literal[
         "auto",
         "messages",
@@ -35,6 +35,8 @@ class SeedSettings(Settings):
         "ultrainteract",
         "sharegpt",
         "ultrachat",
+        "qa-feedback",
+        "tldr",
         "rehearsal",
     ] = "auto"
     """The rows' shape; `auto` looks at the first one. Of preference data the chosen side is the conversation, of UltraInteract the trajectory that both answers follow."""

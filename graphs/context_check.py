@@ -23,7 +23,7 @@ from graphs.progress import Counters, Silent
 from store.context import SIGNS, signs_of
 from store.importing import whole_conversations
 from store.records import Message
-from store.seeds import lines_of, row_of
+from store.rows import lines_of, row_of
 
 NOT_KEYS = ("turn", "depends", "unsure")
 """Fields of a label that do not name its conversation."""

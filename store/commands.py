@@ -151,7 +151,19 @@ def agreement(label_set: str | None, db: str, as_json: bool) -> None:
         print_agreement(report, Console(highlight=False))
 
 
-FORMATS = ("auto", "messages", "mtbench101", "skywork", "ultrafeedback", "hh", "ultrainteract", "sharegpt", "ultrachat")
+FORMATS = (
+    "auto",
+    "messages",
+    "mtbench101",
+    "skywork",
+    "ultrafeedback",
+    "hh",
+    "ultrainteract",
+    "sharegpt",
+    "ultrachat",
+    "qa-feedback",
+    "tldr",
+)
 format_option = click.option(
     "--format",
     "shape",

@@ -1,4 +1,4 @@
-"""Preference pairs to and from the files that other tools read. Knows the formats; asks `store.queries` for no more.
+"""Preference pairs to and from the files that other tools read. Knows what is written; what is read, `store.pair_shapes` tells.
 
 An export is the same bytes for the same corpus: ordered by pair_id, no dates, written beside and renamed.
 """
@@ -8,15 +8,17 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from store.database import StoreError, reading
+from store.human_feedback import LeftOut
 from store.identity import content_hash, split_of
+from store.pair_shapes import Sides, pairs_in
 from store.pairs import first_divergent_turn
-from store.records import Message, PreferencePair
-from store.seeds import RowError, conversation_of_list, lines_of, parquet_rows, row_of
+from store.records import PreferencePair
+from store.rows import RowError, row_of, rows_of_file
 
 if TYPE_CHECKING:
     import duckdb
@@ -128,68 +130,63 @@ def _write(batches: "pa.RecordBatchReader", target: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-class _Sides(NamedTuple):
-    chosen: tuple[Message, ...]
-    rejected: tuple[Message, ...]
+def read_preference_file(
+    path: str | os.PathLike[str], *, left_out: Counter[LeftOut] | None = None
+) -> list[PreferencePair]:
+    """The pairs of a file in any shape of `store.pair_shapes` (JSON lines, a JSON list or Parquet), in its order.
 
+    The split is that of the shared first user turn, as for seeds, so that all pairs of one prompt are on one side. Pairs
+    of other tools know no method: it is the row's `method` or `source`, or what its shape is called.
 
-def read_preference_file(path: str | os.PathLike[str]) -> list[PreferencePair]:
-    """The pairs of a file in the shapes skywork, trl or trl-explicit (JSONL or Parquet), in its order.
-
-    The split is that of the shared first user turn, as for seeds. Pairs of other tools know no method: it is the
-    row's `method` or `source`, or `imported`.
+    Args:
+        left_out: where comparisons that make no pair (people's ties, equal texts) are counted.
 
     Raises:
         StoreError: the file is missing or empty, or a row is no pair (with its line's number).
     """
-    pairs = [pair for _, pair in numbered_pairs(path)]
+    left_out = Counter() if left_out is None else left_out
+    before = left_out.total()
+    pairs = [pair for _, pair in numbered_pairs(path, left_out=left_out)]
     if not pairs:
-        raise StoreError(f"{str(path)!r} holds no pairs: it is empty")
+        why = (
+            f"all {left_out.total() - before} comparisons in it are ties or empty"
+            if left_out.total() > before
+            else "it is empty"
+        )
+        raise StoreError(f"{str(path)!r} holds no pairs: {why}")
     return pairs
 
 
-def numbered_pairs(path: str | os.PathLike[str]) -> Iterator[tuple[int, PreferencePair]]:
-    """The pairs of a file, each with the number of its line (JSONL) or row (Parquet), from 1."""
+def numbered_pairs(
+    path: str | os.PathLike[str], *, left_out: Counter[LeftOut] | None = None
+) -> Iterator[tuple[str, PreferencePair]]:
+    """The pairs of a file, each with the number of its line (JSONL) or row (Parquet) from 1; where a row can hold several
+    comparisons, ROW.COMPARISON."""
     seen: Counter[str] = Counter()
     for number, row in rows_of(path, "preference pairs"):
         try:
-            pair = _pair_of(row, _sides_of(row), seen)
+            shape, found = pairs_in(row)
+            for place, sides in enumerate(found, start=1):
+                if not isinstance(sides, str):
+                    pair = _pair_of(row, shape, sides, seen)
+                    yield (f"{number}.{place}" if shape == "qa-feedback" else str(number)), pair
+                elif left_out is not None:
+                    left_out[sides] += 1
         except RowError as error:
             raise StoreError(f"{path}:{number}: {error}; mend the row") from None
-        yield number, pair
 
 
 def rows_of(path: str | os.PathLike[str], what: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a Parquet or JSONL file, numbered from 1 (JSONL: by line, blank ones counted)."""
-    file = Path(path)
-    if file.suffix == ".parquet":
-        yield from parquet_rows(file, what)
-        return
-    for number, line in lines_of(file, what):
+    """The rows of a file, numbered from 1 (JSONL: by line, blank ones counted)."""
+    for number, line in rows_of_file(Path(path), what):
         try:
-            row = row_of(line)
+            row = line if isinstance(line, dict) else row_of(line)
         except RowError as error:
             raise StoreError(f"{path}:{number}: {error}; mend the row") from None
         yield number, row
 
 
-def _sides_of(row: dict[str, Any]) -> _Sides:
-    """Both whole conversations, a shared `prompt` list put before either."""
-    for key in ("chosen", "rejected"):
-        if key not in row:
-            raise RowError(f"the key {key!r} is missing (there are: {', '.join(row) or 'none'})")
-        if not isinstance(row[key], list):
-            raise RowError(f"{key} should be a list of messages with role and content")
-    prompt = row.get("prompt")
-    before = prompt if isinstance(prompt, list) else []
-    sides = _Sides(*(conversation_of_list([*before, *row[key]], key) for key in ("chosen", "rejected")))
-    for key, side in zip(("chosen", "rejected"), sides, strict=True):
-        if side[-1].role != "assistant":
-            raise RowError(f"{key} ends on a {side[-1].role} turn: the last one should be an answer")
-    return sides
-
-
-def _pair_of(row: dict[str, Any], sides: _Sides, seen: Counter[str]) -> PreferencePair:
+def _pair_of(row: dict[str, Any], shape: str, sides: Sides, seen: Counter[str]) -> PreferencePair:
     chosen, rejected = sides
     first_user = [message.role for message in chosen].index("user") + 1
     if chosen[:first_user] != rejected[:first_user]:
@@ -207,7 +204,7 @@ def _pair_of(row: dict[str, Any], sides: _Sides, seen: Counter[str]) -> Preferen
         chosen=chosen,
         rejected=rejected,
         split=split_of(chosen[:first_user]),
-        method=next((row[key] for key in ("method", "source") if isinstance(row.get(key), str)), "imported"),
+        method=next((row[key] for key in ("method", "source") if isinstance(row.get(key), str)), shape),
         n_turns=sum(message.role == "assistant" for message in chosen),
         first_divergent_turn=first_divergent_turn(chosen, rejected) or 0,  # 0: the sides are equal
         margin=None if margin is None else float(margin),

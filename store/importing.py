@@ -18,7 +18,8 @@ from store.database import StoreError, database_path, query
 from store.identity import content_hash, dialogue_id, import_id, seed_id, split_of, turn_id
 from store.measure import Measured, measure
 from store.records import Campaign, CampaignStatus, Dialogue, DialogueStats, Message, Record, Seed, Turn
-from store.seeds import SHAPES, Conversation, conversations, source_name
+from store.seeds import Conversation, conversations, source_name
+from store.shapes import SHAPES
 from store.writer import Writer
 
 CountTokens = Callable[[Sequence[Message]], int]

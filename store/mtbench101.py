@@ -11,7 +11,8 @@ from typing import NamedTuple
 from store.database import StoreError
 from store.identity import seed_id, split_of
 from store.records import Seed
-from store.seeds import SHAPES, RowError, lines_of, row_of
+from store.rows import RowError, lines_of, row_of
+from store.shapes import SHAPES
 
 TASKS = {
     "CM": "context memory",

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from store.database import StoreError
 from store.export import rows_of
 from store.records import Message
-from store.seeds import RowError, conversation_of_list
+from store.rows import RowError
+from store.shapes import conversation_of_list
 
 Conversation = tuple[Message, ...]
 TIES = "Ties"

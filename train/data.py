@@ -130,11 +130,13 @@ def read_conversations(source: str) -> list[tuple[str, tuple[Message, ...]]]:
 
 def _conversations_of_file(path: Path) -> list[tuple[str, tuple[Message, ...]]]:
     from store.export import numbered_pairs, rows_of
-    from store.seeds import RowError, conversation_of_list
+    from store.pair_shapes import holds_pairs
+    from store.rows import RowError
+    from store.shapes import conversation_of_list
 
     _, first = next(rows_of(path, "conversations"), (0, {"messages": []}))
     if "messages" not in first:
-        if not {"chosen", "rejected"} <= first.keys():
+        if not holds_pairs(first):
             raise TrainError(
                 f"{str(path)!r} has no conversations: a row holds a list `messages` of role and content, or two such lists, "
                 f"`chosen` and `rejected`; its first has {', '.join(first) or 'nothing'}"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from store.database import StoreError, query
-from store.seeds import lines_of
+from store.rows import lines_of
 from store.writer import Writer
 
 

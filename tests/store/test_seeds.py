@@ -59,6 +59,14 @@ ROWS: dict[str, dict[str, Any]] = {
         "id": "i",
         "parent_id": "0",
     },
+    "qa-feedback": {
+        "question": "one?",
+        "passages": [],
+        "gold": "one.",
+        "prediction 1": "none.",
+        "prediction 2": "one",
+        "preference": [2],
+    },
 }
 METADATA: dict[str, dict[str, Any]] = {
     "messages": {"id": "m1"},
@@ -70,6 +78,7 @@ METADATA: dict[str, dict[str, Any]] = {
     "ultrafeedback": {"prompt_id": "p1", "score_chosen": 8.5, "score_rejected": 3.0},
     "hh": {},
     "ultrainteract": {"task": "Math_CoT", "dataset": "gsm8k", "id": "i", "parent_id": "0"},
+    "qa-feedback": {},
 }
 CUTS = {
     "messages": ("one?", "one? one. two?", "one? one."),
@@ -81,6 +90,7 @@ CUTS = {
     "ultrafeedback": ("one?", "one?", "one? one."),
     "hh": ("one?", "one? one. two?", "one? one. two? two."),
     "ultrainteract": ("one?", "one? one. two?", "one? one."),
+    "qa-feedback": ("one?", "one?", "one? one."),
 }
 """What first_user, last_user and last_assistant keep; null where there is no such turn."""
 
@@ -426,6 +436,21 @@ def test_a_missing_file_a_folder_and_rehearsal_are_refused(tmp_path: Path) -> No
         read_seeds(SeedSettings(path=str(tmp_path)))
     with pytest.raises(StoreError, match="generated"):
         read_seeds(SeedSettings(format="rehearsal"))
+
+
+@pytest.mark.parametrize("indent", [0, orjson.OPT_INDENT_2])
+def test_a_json_list_is_read_whole_where_the_name_says_json(indent: int, tmp_path: Path) -> None:
+    path = tmp_path / "seeds.json"
+    path.write_bytes(b"\xef\xbb\xbf \n" + orjson.dumps([GOOD, 7, GOOD], option=indent))
+    found = read_seeds(SeedSettings(path=str(path)), skip_bad=True)
+    assert len(found.seeds) == 2
+    assert found.skipped == [f"{path}:2: a JSON object is expected, not a number"]
+    path.write_bytes(orjson.dumps(GOOD) + b"\n" + orjson.dumps(GOOD))  # as TL;DR's files: lines after all
+    assert len(read_seeds(SeedSettings(path=str(path))).seeds) == 2
+    path.write_bytes(orjson.dumps([GOOD], option=indent)[:-5])
+    with pytest.raises(StoreError, match=r"begins as one JSON list and is not valid JSON .*: is it cut off") as caught:
+        read_seeds(SeedSettings(path=str(path)), skip_bad=True)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("indent", [0, orjson.OPT_INDENT_2])
