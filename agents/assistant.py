@@ -38,6 +38,7 @@ class Assistant:
             reply.call_id,
             completion_tokens=reply.completion_tokens,
             altered_instruction=altered_instruction,
+            cut_off=reply.finish_reason == "length",
         )
 
 

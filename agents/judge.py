@@ -5,7 +5,7 @@ bounded number of times; after that the verdict is `invalid`, with the raw text,
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from agents.gate_rules import ROLE_BREAKS
@@ -27,6 +27,8 @@ REPAIRS = 2
 REPAIR = "Your last reply to this could not be used: {problem}. Reply again, with nothing but the one JSON object that is asked for above."
 NO_CONTENT = ("content_filter", "empty_choices", "bad_response")
 """Kinds of failure in which the provider did answer, but with nothing in it."""
+RATIONALE_CHARACTERS = 400
+"""What a schema allows for one sentence."""
 RETRY_STRIDE, REPAIR_STRIDE = 1_000, 1_000_000
 """A call's ordinal is the judge's place, plus these times the attempt and the repair: each ask is a call of its own."""
 
@@ -47,6 +49,8 @@ class Opinion(NamedTuple):
     error: str | None = None
     judge: str = ""
     """Which judge, apart from others of the same model."""
+    aspects: tuple[tuple[str, str], ...] = ()
+    """Of two answers that were compared by aspect: each aspect with its verdict; those that were not said are left out."""
 
 
 class Verdict(NamedTuple):
@@ -54,6 +58,11 @@ class Verdict(NamedTuple):
 
     verdict: str
     score: float | None = None
+    aspects: tuple[tuple[str, str], ...] = ()
+
+
+Read = Callable[[str], tuple[dict[str, Any], Verdict]]
+"""From an answer to its fields and what they say; raises where they say nothing usable."""
 
 
 class Judge:
@@ -132,18 +141,44 @@ class Judge:
         purpose = "compare"
         if reference:
             purpose, shown["reference"] = "reference_compare", reference_text(reference)
-        names = ("chosen", "rejected") if presentation == "chosen_first" else ("rejected", "chosen")
-        verdicts = {"a": names[0], "b": names[1], "tie": "tie"}
-
-        def read(text: str) -> tuple[dict[str, Any], Verdict]:
-            fields = read_json(text, better=str)
-            verdict = verdicts.get(fields["better"].strip().lower())
-            if verdict is None:
-                raise unreadable(f'"better" is {fields["better"][:40]!r}, and it must be "A", "B" or "tie"')
-            return fields, Verdict(verdict)
-
         ordinal = 2 * self.index + (presentation == "rejected_first")
-        return await self._ask(self._prompts.render(purpose, **shown), self._site(dialogue, purpose, ordinal), read)
+        prompt = self._prompts.render(purpose, **shown)
+        return await self._ask(prompt, self._site(dialogue, purpose, ordinal), _reads_better(presentation))
+
+    async def prefer(
+        self,
+        dialogue: DialogueSoFar,
+        chosen: str,
+        rejected: str,
+        presentation: Presentation,
+        *,
+        aspects: Mapping[str, str],
+        by_aspect: bool = False,
+        attempt: int = 0,
+    ) -> Opinion:
+        """Which of two answers to a dialogue that ends on the user's turn is better: `chosen`, `rejected` or `tie`.
+
+        Args:
+            aspects: what the judge goes by, name to meaning.
+            by_aspect: ask for a verdict on each of them, too.
+            attempt: which two answers at this place, where others were compared before.
+        """
+        first, second = (chosen, rejected) if presentation == "chosen_first" else (rejected, chosen)
+        prompt = self._prompts.render(
+            "prefer",
+            transcript=transcript(dialogue.messages),
+            answer_a=defused(first),
+            answer_b=defused(second),
+            aspects=dict(aspects),
+            by_aspect=by_aspect,
+        )
+        ordinal = 2 * self.index + (presentation == "rejected_first") + RETRY_STRIDE * attempt
+        return await self._ask(
+            prompt,
+            self._site(dialogue, "prefer", ordinal),
+            _reads_better(presentation, aspects if by_aspect else {}),
+            schema=_prefer_schema(aspects if by_aspect else {}),
+        )
 
     async def score(self, dialogue: DialogueSoFar, *, reference: Sequence[str] = ()) -> Opinion:
         """A grade of the whole conversation, from 1 to 10; by right answers for each turn where they are given."""
@@ -179,7 +214,9 @@ class Judge:
         where = (dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth)
         return CallSite(*where, "judge", self._prefix + purpose, ordinal)
 
-    async def _ask(self, prompt: str, site: CallSite, read: Callable[[str], tuple[dict[str, Any], Verdict]]) -> Opinion:
+    async def _ask(
+        self, prompt: str, site: CallSite, read: Read, *, schema: Mapping[str, Any] | None = None
+    ) -> Opinion:
         """Ask, and ask again with what was wrong.
 
         Raises:
@@ -190,7 +227,7 @@ class Judge:
             here = site._replace(ordinal=site.ordinal + REPAIR_STRIDE * repair)
             text = prompt if not repair else f"{prompt}\n\n{REPAIR.format(problem=defused(problem))}"
             try:
-                reply = await self._model.complete([Message(role="user", content=text)], here)
+                reply = await self._model.complete([Message(role="user", content=text)], here, schema=schema)
             except ProviderError as error:
                 if error.fatal or error.kind not in NO_CONTENT:
                     raise
@@ -204,7 +241,13 @@ class Judge:
                 problem = str(error) if reply.text.strip() else "the answer is empty"
                 continue
             return Opinion(
-                verdict.verdict, _rationale(fields), reply.text, call, score=verdict.score, judge=self.known_as
+                verdict.verdict,
+                _rationale(fields),
+                reply.text,
+                call,
+                score=verdict.score,
+                judge=self.known_as,
+                aspects=verdict.aspects,
             )
         return Opinion("invalid", None, raw, call, error=problem, judge=self.known_as)
 
@@ -222,6 +265,37 @@ def names_apart(models: Sequence[str]) -> list[str]:
 def reference_text(answers: Sequence[str]) -> str:
     """Right answers as text inside a prompt, one for each turn of the assistant."""
     return transcript([Message(role="assistant", content=answer) for answer in answers])
+
+
+def _reads_better(presentation: Presentation, aspects: Collection[str] = ()) -> Read:
+    """Reads which side is better, and for each aspect that is asked about, where the judge said so."""
+    names = ("chosen", "rejected") if presentation == "chosen_first" else ("rejected", "chosen")
+    verdicts = {"a": names[0], "b": names[1], "tie": "tie"}
+    plain = {aspect.casefold(): aspect for aspect in aspects}
+
+    def read(text: str) -> tuple[dict[str, Any], Verdict]:
+        fields = read_json(text, better=str)
+        verdict = verdicts.get(fields["better"].strip().lower())
+        if verdict is None:
+            raise unreadable(f'"better" is {fields["better"][:40]!r}, and it must be "A", "B" or "tie"')
+        given = fields.get("aspects")
+        given = given if isinstance(given, dict) else {}
+        said = {str(name).casefold(): str(side).strip().lower() for name, side in given.items()}
+        found = {aspect: verdicts[said[name]] for name, aspect in plain.items() if said.get(name) in verdicts}
+        return fields, Verdict(verdict, aspects=tuple(found.items()))
+
+    return read
+
+
+def _prefer_schema(aspects: Collection[str]) -> dict[str, Any]:
+    """The JSON object that `prefer` asks for."""
+    side = {"enum": ["A", "B", "tie"]}
+    fields: dict[str, Any] = {"rationale": {"type": "string", "maxLength": RATIONALE_CHARACTERS}}
+    if aspects:
+        by_aspect: dict[str, Any] = {"type": "object", "properties": dict.fromkeys(aspects, side)}
+        fields["aspects"] = by_aspect | {"required": list(aspects), "additionalProperties": False}
+    fields["better"] = side
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
 def _read_fails(text: str) -> tuple[dict[str, Any], Verdict]:

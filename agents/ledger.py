@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from configs.errors import DescantError
 from configs.settings import BudgetSettings
-from store.records import Call
+from store.records import Call, Record
 
 
 class CampaignStopping(DescantError):
@@ -65,6 +65,8 @@ class Ledger:
     """When each endpoint last answered, on the monotonic clock."""
     stop_reason: str | None = None
     """Once set, no further call starts."""
+    noted: set[str] = field(default_factory=set)
+    """Ids of records that an earlier run noted, or this one, and that must keep their first place in the journal."""
     _known: dict[str, dict[str, Call]] = field(default_factory=dict)
     """Calls of earlier runs that were not met again yet, by dialogue and call."""
     _attempts: dict[str, int] = field(default_factory=dict)
@@ -76,6 +78,12 @@ class Ledger:
         """Take in the calls of unfinished dialogues from an earlier run."""
         for call in calls:
             self._known.setdefault(call.dialogue_id, {})[call.call_id] = call
+
+    def note_once(self, identity: str, record: Record) -> None:
+        """Note a record, unless one of this id is there: a campaign that goes on leaves it where it stood."""
+        if identity not in self.noted:
+            self.noted.add(identity)
+            self.note(record)
 
     def recall(self, site: CallSite, call_id: str, request_hash: str) -> Call | None:
         """The finished call with this id and request, if an earlier run paid for it.

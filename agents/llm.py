@@ -7,7 +7,7 @@ what LiteLLM wants and what its failures mean stands in `agents.providers`.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -81,8 +81,13 @@ class LanguageModel:
         """Null without a dollar budget, which alone needs it."""
         return None if self._ledger.budget.usd is None else price_per_token(self.settings)
 
-    async def complete(self, messages: Sequence[Message], site: CallSite) -> Reply:
+    async def complete(
+        self, messages: Sequence[Message], site: CallSite, *, schema: Mapping[str, Any] | None = None
+    ) -> Reply:
         """Send one request, or take its answer from the journal if it was paid for before.
+
+        Args:
+            schema: of the JSON object that the prompt asks for; sent where the role's `json_schema` says so.
 
         Raises:
             ProviderError: no usable answer came; the failed call is in the journal.
@@ -92,6 +97,11 @@ class LanguageModel:
         sent = fold_system(messages) if settings.system_role == "fold" else tuple(messages)
         call_id = identify_call(site.dialogue_id, site.depth, site.agent, site.purpose, site.ordinal)
         parameters = request_parameters(settings, call_id)
+        if schema is not None and settings.json_schema:
+            parameters["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": site.purpose.rsplit("/")[-1], "schema": dict(schema), "strict": True},
+            }
         request_hash = content_hash(settings.model, sent, parameters)
         known = self._ledger.recall(site, call_id, request_hash)
         if known is not None:

@@ -53,7 +53,7 @@ class Utterance(NamedTuple):
     altered_instruction: str | None = None
     """What was answered in place of the visible instruction."""
     cut_off: bool = False
-    """A user's text that the model did not finish: it ran into `max_tokens`."""
+    """A text that the model did not finish: it ran into `max_tokens`."""
 
 
 class Agent(Protocol):

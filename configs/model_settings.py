@@ -71,6 +71,8 @@ class RoleSettings(Settings):
     """Tries in all when the failure is of a kind that passes (429, 5xx, time-out, lost connection)."""
     system_role: Literal["fold", "native"] | None = None
     """`fold` puts system text into the first user message (Gemma's template has no system role); `native` sends it as is."""
+    json_schema: bool | None = None
+    """Send the schema of the JSON object that some prompts ask for (`boost`, `prefer`), for providers that hold their models to it; false asks in words alone (our default, which every provider takes)."""
     params: dict[str, Any] | None = None
     """Anything else LiteLLM takes."""
 
@@ -154,11 +156,13 @@ class ModelSettings(Settings):
     timeout_seconds: float = 120.0
     attempts: int = 5
     system_role: Literal["fold", "native"] = "fold"
+    json_schema: bool = False
     params: dict[str, Any] = Field(default={})
 
     def sampling(self) -> dict[str, Any]:
         """What changes the text that comes back: part of a campaign's identity; endpoint and patience are not."""
-        return self.model_dump(include={"model", "temperature", "top_p", "max_tokens", "system_role", "params"})
+        shape = self.model_dump(include={"model", "temperature", "top_p", "max_tokens", "system_role", "params"})
+        return shape | {"json_schema": True} if self.json_schema else shape
 
 
 class ModelsSettings(Settings):

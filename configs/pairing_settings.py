@@ -103,7 +103,7 @@ class PairingSettings(Settings):
         """The aspects by name, with what each asks of an answer."""
         return ASPECTS[self.domain] if self.aspects is None else self.aspects
 
-    def identity(self, method: Method) -> dict[str, object]:
+    def identity(self, method: str) -> dict[str, object]:
         """What shapes the answers of a method: the settings that it reads."""
         unread = {"domain", "aspects"} if method != "rmboost" else {"domain"}
         shape: dict[str, object] = self.model_dump(mode="json", exclude={*unread, "boost"})

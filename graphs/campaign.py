@@ -68,7 +68,7 @@ class CampaignReport(NamedTuple):
 
 
 class ScorerMissingError(DescantError):
-    """Raised here: a campaign of `best_of_n` without a reward model that picks."""
+    """Raised here: a campaign of `best_of_n` or `west_of_n` without a reward model that picks."""
 
 
 def campaign_identity(settings: CampaignSettings, prompts: Prompts, scorer: RewardModel | None = None) -> str:
@@ -96,6 +96,7 @@ def _queries(settings: CampaignSettings) -> dict[str, Any] | None:
         "script": settings.script,
         "gate": _gate(settings.gate) if settings.gate else None,
         "capo": settings.capo.model_dump(mode="json") if settings.capo else None,
+        "pairing": settings.pairing.identity(settings.recipe) if settings.pairing else None,
     }
     return {name: value for name, value in shape.items() if value is not None} or None
 
@@ -118,18 +119,18 @@ def run_campaign(
     """Run a campaign, or go on with it: what is done stays, what was paid is not paid again.
 
     Args:
-        scorer: picks among the candidates of `best_of_n`; other recipes take none.
+        scorer: picks among the candidates of `best_of_n` and `west_of_n`; other recipes take none.
         sharing: other campaigns that the budget is for too: what they have paid counts, here and in the report.
 
     Raises:
-        ScorerMissingError: `best_of_n` without a scorer.
+        ScorerMissingError: `best_of_n` or `west_of_n` without a scorer.
         PromptError, PatternError, PreflightError, KeyMissingError, UnknownPriceError, StoreError: before anything is written.
         ProviderError, StoreError: what makes every dialogue fail (a full disk, too); the campaign is kept and can go on.
     """
     require_named_models(settings)
-    if settings.recipe == "best_of_n" and scorer is None:
+    if settings.recipe in ("best_of_n", "west_of_n") and scorer is None:
         raise ScorerMissingError(
-            "recipe best_of_n picks by a reward model: set scorer.model to a fit's folder (fits/NAME)"
+            f"recipe {settings.recipe} picks by a reward model: set scorer.model to a fit's folder (fits/NAME)"
         )
     prompts = prompts_of(settings)
     campaign_id = campaign_identity(settings, prompts, scorer)
@@ -142,6 +143,7 @@ def run_campaign(
         if scorer and not resume.has_fit(database, scorer.fit.fit_id):
             writer.append(scorer.fit)
         ledger.remember(resume.open_calls(database, campaign_id))
+        ledger.noted |= resume.noted_labels(database, campaign_id)
         ended = resume.finished_dialogues(database, campaign_id)
         created_at = resume.created_at(database, campaign_id) or datetime.now(UTC)
         run = _CampaignRun(recipe, seeds, ledger, writer, progress or Silent(), ended, created_at)

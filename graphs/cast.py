@@ -1,5 +1,6 @@
 """The cast: the agents that play in a campaign's graphs, built from its settings."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from agents.assistant import Assistant, ContrastiveAssistant
@@ -11,11 +12,13 @@ from agents.llm import LanguageModel
 from agents.perturbation import PerturbationAgent
 from agents.prompts import BOOST, CONTEXT_VARIABLES, GATE_VARIABLES, PREFER, STEER, VARIABLES, Prompts
 from agents.protocol import Agent
+from agents.second_answer import SecondAnswerWriter, SteeredAssistant
 from agents.secrets import Redactor
 from agents.user import ScriptedUser, TrainedUserSimulator, UserSimulator
 from configs.errors import DescantError
 from configs.model_settings import ModelSettings, Role
 from configs.settings import CONTEXT_KINDS, CampaignSettings
+from store.records import Record
 
 
 class ModelMissingError(DescantError):
@@ -31,7 +34,11 @@ class Cast:
     contrastive_assistant: ContrastiveAssistant
     perturbation: PerturbationAgent
     context_errors: ContextErrors
+    second_answers: SecondAnswerWriter
+    steered_assistant: SteeredAssistant
     judges: tuple[Judge, ...]
+    note_once: Callable[[str, Record], None]
+    """Notes a record of this id in the journal, if an earlier run did not."""
     gate: Gate | None = None
     """Between the user and the dialogue; null lets everything pass."""
 
@@ -85,6 +92,9 @@ def build_cast(settings: CampaignSettings, prompts: Prompts, ledger: Ledger) -> 
         contrastive_assistant=ContrastiveAssistant(assistant, prompts),
         perturbation=PerturbationAgent(perturbation, prompts),
         context_errors=ContextErrors(perturbation, assistant, prompts),
+        second_answers=SecondAnswerWriter(perturbation, prompts),
+        steered_assistant=SteeredAssistant(assistant, prompts),
+        note_once=ledger.note_once,
         judges=cast_judges,
         gate=None
         if settings.gate is None

@@ -9,6 +9,7 @@ from typing import Any
 from typing import cast as cast_to
 
 from agents.ledger import CampaignStopping
+from configs.pairing_settings import METHODS
 from configs.settings import CampaignSettings
 from graphs.best_of_n import BestOfNState, RewardModel, build_best_of_n_graph
 from graphs.candidates import with_candidates
@@ -18,7 +19,9 @@ from graphs.dialogue import build_dialogue_graph, recursion_limit
 from graphs.music import build_music_graph
 from graphs.negatives import with_negatives
 from graphs.outcome import Outcome, outcome_of
-from graphs.schedule import kinds_of, perturbed_answers, turns_of, without_history
+from graphs.pair_records import with_pairs
+from graphs.pairing import PairingState, build_given_graph, build_pairing_graph, build_place_graph
+from graphs.schedule import kinds_of, perturbed_answers, places_of_pairs, turns_of, without_history
 from graphs.seeds import script_of
 from graphs.state import Comparison, DialogueState, Said, is_open
 from store.identity import chance, dialogue_id
@@ -40,7 +43,7 @@ class Recipe:
     graph: Any
     branches: tuple[Branch, ...]
     scorer: RewardModel | None = None
-    """Who picks, in `best_of_n`."""
+    """Who picks, in `best_of_n` and `west_of_n`."""
 
     @property
     def branches_at_once(self) -> int:
@@ -88,6 +91,8 @@ class Recipe:
         limits = {"recursion_limit": recursion_limit(turns, self.settings.perturb, self.settings.gate)}
         if self.settings.recipe == "capo":
             return await self._play_capo(seed, trial, start["main"], limits)
+        if self.settings.pairing is not None:
+            return await self._play_pairs(seed, trial, start["main"], limits)
         if self.branches == ("main",):
             ended: dict[Branch, DialogueState] = {"main": await self.graph.ainvoke(start["main"], limits)}
             comparisons: list[Comparison] = []
@@ -113,6 +118,18 @@ class Recipe:
         outcome = outcome_of(seed, trial, main, [], prompt_hashes=self.prompt_hashes, perturb=None)
         return with_negatives(outcome, final, seed, perturb)
 
+    async def _play_pairs(self, seed: Seed, trial: int, start: DialogueState, limits: Mapping[str, Any]) -> Outcome:
+        pairing, recipe = self.settings.pairing, self.settings.recipe
+        assert pairing is not None, "validated settings of such a recipe have its own"
+        assert recipe in METHODS, "and only they have"
+        answers = start["turns"] if pairing.play else sum(said.message.role == "assistant" for said in start["seed"])
+        places = places_of_pairs(pairing, answers, chance("places of pairs", start["dialogue_id"]))
+        final: PairingState = await self.graph.ainvoke({**start, "places": places}, limits)
+        main: dict[Branch, DialogueState] = {"main": final}
+        outcome = outcome_of(seed, trial, main, [], prompt_hashes=self.prompt_hashes, perturb=None)
+        fit_id = self.scorer.fit.fit_id if self.scorer is not None else None
+        return with_pairs(outcome, final, final.get("made", []), seed, recipe, fit_id=fit_id)
+
 
 def build_recipe(
     settings: CampaignSettings,
@@ -121,7 +138,7 @@ def build_recipe(
     cast: Cast,
     scorer: RewardModel | None = None,
 ) -> Recipe:
-    """The graph of a recipe. `scorer` picks in `best_of_n`, which cannot do without."""
+    """The graph of a recipe. `scorer` picks in `best_of_n` and `west_of_n`, which cannot do without."""
     branches = branches_of(settings.recipe)
     if settings.recipe == "music":
         assert settings.perturb is not None, "validated settings of `music` have a perturbation"
@@ -136,4 +153,9 @@ def build_recipe(
         assert settings.perturb is not None, "and a perturbation"
         graph = build_capo_graph(cast, settings.capo, settings.perturb)
         return Recipe(settings, campaign_id, prompt_hashes, graph, branches)
+    if settings.pairing is not None:
+        place = build_place_graph(settings, cast, scorer)
+        plays, pairing = settings.pairing.play, settings.pairing
+        graph = build_pairing_graph(cast, pairing, place) if plays else build_given_graph(pairing, place)
+        return Recipe(settings, campaign_id, prompt_hashes, graph, branches, scorer)
     return Recipe(settings, campaign_id, prompt_hashes, build_dialogue_graph(cast, settings.perturb), branches)

@@ -236,7 +236,7 @@ def _pairs(
         similarity=similarity(*_own_texts(ended)),
         length_ratio=length_ratio(*sides),
     )
-    return [pair, *(_comparison(pair.pair_id, comparison) for comparison in comparisons)]
+    return [pair, *(comparison_row(pair.pair_id, comparison) for comparison in comparisons)]
 
 
 def _own_texts(ended: Mapping[Branch, DialogueState]) -> list[list[Message]]:
@@ -255,14 +255,15 @@ def judged_label(comparisons: Sequence[Comparison]) -> str | None:
     return majority(labels)
 
 
-def _comparison(pair: str, comparison: Comparison) -> Judgement:
+def comparison_row(pair: str, comparison: Comparison, *, rubric: str = "compare") -> Judgement:
+    """A judge's verdict on a pair, in one order."""
     opinion = comparison.opinion
     return Judgement(
         judgement_id=judgement_id(LABEL_SET, pair, None, comparison.judge_index, comparison.presentation),
         label_set=LABEL_SET,
         pair_id=pair,
         judge_model=comparison.judge,
-        rubric="compare",
+        rubric=rubric,
         presentation=comparison.presentation,
         verdict=opinion.verdict,
         rationale=opinion.rationale,

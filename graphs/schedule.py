@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from configs.pairing_settings import BernoulliPlaces, PairingSettings
 from configs.settings import (
     BernoulliSchedule,
     PerturbationKind,
@@ -24,6 +25,19 @@ def perturbed_answers(settings: PerturbSettings, turns: int, generator: random.R
     if schedule == "one":
         return [generator.randrange(turns)]
     return [turns - 1] if schedule == "last" else list(range(turns))
+
+
+def places_of_pairs(pairing: PairingSettings, answers: int, generator: random.Random) -> list[int]:
+    """Which answers (from 0) of so many get a pair: never none, where there is an answer at all."""
+    places = pairing.places
+    if not answers:
+        return []
+    if isinstance(places, BernoulliPlaces):
+        hit = [answer for answer in range(answers) if generator.random() < places.bernoulli]
+        return hit or [generator.randrange(answers)]
+    if places == "one":
+        return [generator.randrange(answers)]
+    return [answers - 1] if places == "last" else list(range(answers))
 
 
 def within(perturbed: Sequence[int], answers: int) -> list[int]:

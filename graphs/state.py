@@ -50,18 +50,20 @@ class Alteration(NamedTuple):
 
 
 class Catch(NamedTuple):
-    """A query that the gate did not let pass: it stands in no transcript."""
+    """A query that the gate did not let pass, or an answer that could not stand in a pair: it is in no transcript."""
 
     depth: int
     """The place in the conversation that it was to take."""
     attempt: int
-    """Which query at this place, from 0."""
+    """Which one at this place, from 0."""
     reason: str
     source: str
     """`rule`, or the judge that found it."""
     content: str
     call_id: str
     outcome: CatchOutcome
+    agent: str = "user"
+    """Who wrote it."""
 
 
 class Comparison(NamedTuple):
