@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from configs.base import Settings
+from configs.mixture_settings import DATA, MixtureSettings
 
 
 class TinySettings(Settings):
@@ -124,6 +125,7 @@ class FitSettings(Settings):
             "data",
             "sets",
             "arms",
+            "mixture",  # its pairs and stages are part of the identity as they are drawn
             "evaluate_every",
             "evaluate_limit",
             "checkpoint_every",
@@ -146,11 +148,13 @@ class RewardFitSettings(FitSettings):
     model: str = "google/gemma-2-9b-it"
     """Where the weights start: a Hugging Face id or a folder (MUSIC: Gemma-2-9B-Instruct), or `tiny` for random weights of the shape under `tiny`."""
     data: PairSettings = PairSettings()
-    """What is learned from, where `arms` names nothing."""
+    """What is learned from, where there are no `sets`."""
     sets: dict[str, PairSettings] = Field(default={})
-    """Sets of pairs by name, from which `arms` are put together."""
+    """Sets of pairs by name. Without `arms`, one training learns from all of them."""
     arms: dict[str, tuple[str, ...]] = Field(default={})
-    """Trainings to compare: which sets each learns from, as a plain union (MUSIC). Each is a fit of its own in `out`/ARM."""
+    """Trainings to compare: which sets each learns from. Each is a fit of its own in `out`/ARM."""
+    mixture: MixtureSettings | None = None
+    """How sets are mixed, and what is left out of them; null is their plain union (MUSIC). Arms mix their sets alike."""
     max_length: Annotated[int, Field(strict=True, ge=8)] = 2048
     """Tokens of a conversation (MUSIC); a pair with a longer side is dropped and counted, never truncated."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-6
@@ -184,8 +188,17 @@ class RewardFitSettings(FitSettings):
                 raise ValueError(f"arms.{arm}: {problem}; the sets are: {known}")
         if self.arms and self.epochs is not None:
             raise ValueError("arms are compared at equal steps, and epochs differ with their sizes: give steps")
-        if self.sets and not self.arms:
-            raise ValueError("sets are there for arms: name at least one arm, or use `data`")
+        if self.sets and not self.arms and self.data != PairSettings():
+            raise ValueError("data and sets are both given: make the data one of the sets, or drop one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _mixture_of_known_sets(self) -> "RewardFitSettings":
+        if self.mixture is None:
+            return self
+        self.mixture.check(tuple(self.sets) or (DATA,), tuple(self.arms.values()))
+        if self.mixture.order == "curriculum" and self.order == "short_first":
+            raise ValueError("order: short_first and mixture.order: curriculum are two curricula: choose one")
         return self
 
 

@@ -52,6 +52,19 @@ def plan_batches(
     return plan[:steps]
 
 
+def plan_stages(
+    items: Sequence[Item], stages: Sequence[tuple[Sequence[int], int]], *, batch_size: int, random_seed: int
+) -> list[list[int]]:
+    """A curriculum: each stage's places in `items` for as many steps as it is given, one stage after another."""
+    plan: list[list[int]] = []
+    for number, (places, steps) in enumerate(stages):
+        of_stage = [items[place] for place in places]
+        salt = chance("stage", random_seed, number).getrandbits(62)
+        batches = plan_batches(of_stage, batch_size=batch_size, steps=steps, random_seed=salt)
+        plan += [[places[place] for place in batch] for batch in batches]
+    return plan
+
+
 def _batches(items: Sequence[Item], pool: Sequence[int], batch_size: int, salt: str) -> list[list[int]]:
     """One pass over the pool."""
     random = chance("batches", salt)

@@ -37,7 +37,8 @@ def fit_reward_command(
 ) -> None:
     """Train a reward model, or each of several arms, on preference pairs of whole conversations.
 
-    CONFIG is a YAML file or the name of a preset.
+    CONFIG is a YAML file or the name of a preset. It may mix several sets of pairs: by weights, in stages, and without
+    what stands in them twice (docs/mixing.md).
     """
     from configs.fit_settings import RewardFitSettings
     from configs.load import load
@@ -135,16 +136,19 @@ _language_command(
 
 def _fit_lines(name: str, result: "FitResult") -> list[str]:
     """What a finished fit tells."""
-    counts = result.data_card["splits"]["train"]
+    from train.sources_card import sources_lines
+
+    card = result.data_card
+    counts = card["splits"]["train"]
     lines = [_done_line(name, result)]
-    sets = ", ".join(f"{set_name} {n}" for set_name, n in result.data_card["sets"].items())
-    lines += [f"Sets: {sets}"] if sets else []
+    if card.get("sources") and (card["sets"] or card["mixture"]):  # an older fit tells none
+        lines += sources_lines(card)
     lines += [
         f"Train pairs: {counts['kept']} kept, {counts['dropped']} dropped as too long",
         f"(chosen {counts['chosen_too_long']}, rejected {counts['rejected_too_long']}), {counts['equal']} with equal sides.",
     ]
     if result.validation_accuracy is not None:
-        n = result.data_card["splits"]["validation"]["kept"]
+        n = card["splits"]["validation"]["kept"]
         lines.append(f"Validation accuracy: {result.validation_accuracy:.3f} on {n} pairs.")
     return [*lines, f"Model: {result.model_dir}"]
 

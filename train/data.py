@@ -44,6 +44,8 @@ class Encoded(NamedTuple):
     kept: list[PreferencePair]
     """The same pairs as text, in the same order."""
     counts: dict[str, int]
+    places: list[int]
+    """Where each of them stood among the pairs that were given."""
 
 
 class KeptPairs(Protocol):
@@ -194,8 +196,8 @@ def encode_pairs(
     chosen = encode(tokenizer, [pair.chosen for pair in pairs])
     rejected = encode(tokenizer, [pair.rejected for pair in pairs])
     counts = Counter(pairs=len(pairs), kept=0, dropped=0, chosen_too_long=0, rejected_too_long=0, equal=0, tokens=0)
-    encoded, kept = [], []
-    for pair, chosen_ids, rejected_ids in zip(pairs, chosen, rejected, strict=True):
+    encoded, kept, places = [], [], []
+    for place, (pair, chosen_ids, rejected_ids) in enumerate(zip(pairs, chosen, rejected, strict=True)):
         too_long = (len(chosen_ids) > max_length, len(rejected_ids) > max_length)
         counts["chosen_too_long"] += too_long[0]
         counts["rejected_too_long"] += too_long[1]
@@ -215,7 +217,8 @@ def encode_pairs(
             ends = [end for end in list(answers)[pair.first_divergent_turn - 1 :] if end != last] + [last]
         encoded.append(EncodedPair(pair.pair_id, chosen_ids, rejected_ids, ends, pair.n_turns, pair.margin or 0.0))
         kept.append(pair)
-    return Encoded(encoded, kept, dict(counts))
+        places.append(place)
+    return Encoded(encoded, kept, dict(counts), places)
 
 
 def _answer_ends(reader: Reader, name: str, conversation: Sequence[Message]) -> list[int]:

@@ -18,13 +18,15 @@ from configs.fit_settings import RewardFitSettings
 from store.identity import fit_id as fit_identity
 from store.records import PreferencePair
 from train.backbone import backbone_card, freeze_date, positions_of, settle_embeddings, settle_tokens
-from train.batches import plan_batches
+from train.batches import plan_batches, plan_stages
 from train.checkpoint import save_model
-from train.data import Encoded, EncodedPair, data_card, encode_pairs, is_corpus, limited, pairs_hash, pairs_of, union
+from train.data import Encoded, EncodedPair, data_card, encode_pairs, is_corpus, pairs_hash
 from train.errors import TrainError
 from train.loop import Show, Task, folder_of, matrices_decay, origin_of, rising_and_falling, run_fit
 from train.model import load_model, pad_right, rewards, tiny_model
 from train.score import model_source, score_tokens
+from train.sources import gather, places_of_stages, stages_of
+from train.sources_card import mixture_card, sources_card
 from train.tokenizer import load_tokenizer, train_tokenizer
 
 MUSIC_STEPS = 2500
@@ -103,33 +105,39 @@ def fit_reward(
     Args:
         progress: called after each step.
         pairs: train on these instead of reading `settings.data`.
-        sets: train on the union of these, which the data card names.
+        sets: train on these instead of reading `settings.sets`: their union, or mixed as `settings.mixture` says.
         corpus: where the fit and its curves are kept too; the data's own corpus when it is one.
         arm: which training of a comparison this is.
 
     Raises:
-        TrainError: no pairs, all of them too long, a folder that holds another run.
+        TrainError: no pairs, all of them too long, a mixture that they do not give, a folder that holds another run.
         StoppedError: the loss is not a finite number.
         InterruptedFitError: Ctrl-C while it trained.
     """
     if corpus is None and pairs is None and sets is None and settings.data.path and is_corpus(Path(settings.data.path)):
         corpus = Path(settings.data.path)
-    if sets is not None:
-        all_pairs = union(sets)
-    elif pairs is not None:
-        all_pairs = sorted(pairs, key=lambda pair: pair.pair_id)
-    else:
-        all_pairs = limited(pairs_of(settings.data), settings.data.limit, random_seed=settings.random_seed)
-    by_split = {split: [pair for pair in all_pairs if pair.split == split] for split in ("train", "validation")}
-    by_split["validation"] = by_split["validation"][: settings.evaluate_limit]
+    gathered = gather(settings, pairs, sets)
+    all_pairs, stages = gathered.pairs, stages_of(settings, gathered)
+    rows = list(zip(all_pairs, gathered.names, strict=True))
+    split_rows = {split: [row for row in rows if row[0].split == split] for split in ("train", "validation")}
+    split_rows["validation"] = split_rows["validation"][: settings.evaluate_limit]
+    by_split = {split: [pair for pair, _ in of_split] for split, of_split in split_rows.items()}
+    names = {split: [name for _, name in of_split] for split, of_split in split_rows.items()}
     if not by_split["train"]:
         raise TrainError(f"none of the {len(all_pairs)} pairs is in the train split: take more seeds")
     shape = settings.identity() | {"model": origin_of(settings.model)}
-    fit_id = fit_identity(settings.name, "reward", shape | {"data": pairs_hash(by_split["train"]), "arm": arm})
+    shape |= {"data": pairs_hash(by_split["train"]), "arm": arm}
+    if stages:  # a mixture that only changes which pairs there are is told by the pairs
+        shape["curriculum"] = [
+            [stage.share, pairs_hash([pair for pair, name in split_rows["train"] if name in stage.sets])]
+            for stage in stages
+        ]
+    fit_id = fit_identity(settings.name, "reward", shape)
     out = folder_of(settings)
     if settings.model != "tiny" and not (out / "run.json").exists():
         model_source(settings.model)  # before the folder is claimed: a mistyped id is mended and run again
-    source = " + ".join(sets) if sets is not None else settings.data.path or "given"
+    has_sets = sets is not None or bool(settings.sets and pairs is None)
+    source = " + ".join(gathered.read) if has_sets else settings.data.path or "given"
 
     def prepare(out: Path, device: torch.device, resumed: Path | None) -> Task:
         del out
@@ -144,9 +152,16 @@ def fit_reward(
             raise TrainError(
                 f"all {len(by_split['train'])} training pairs are longer than max_length {settings.max_length}: raise it"
             )
-        card = data_card(source, all_pairs, encoded, max_length=settings.max_length, sets=sets)
-        card |= {"backbone": backbone_card(model, tokenizer)}
-        return _task(settings, model, tokenizer, encoded, card, device)
+        train = encoded["train"]
+        steps = _steps(settings, len(train.pairs))
+        places = places_of_stages(stages, [names["train"][place] for place in train.places], steps) if stages else []
+        named = (gathered.mixture.sets if gathered.mixture else gathered.read) if has_sets else None
+        card = data_card(source, all_pairs, encoded, max_length=settings.max_length, sets=named)
+        card["backbone"] = backbone_card(model, tokenizer)
+        card["sources"] = sources_card(settings, gathered, names, encoded)
+        told = [(stage, *of_stage) for stage, of_stage in zip(stages, places, strict=True)]
+        card["mixture"] = mixture_card(settings, gathered, told)
+        return _task(settings, model, tokenizer, encoded, card, device, _plan(settings, train.pairs, places, steps))
 
     finished = run_fit(
         settings,
@@ -159,6 +174,26 @@ def fit_reward(
         progress=progress,
     )
     return FitResult(**finished.found, model_dir=out / "model", already_done=finished.already_done)
+
+
+def _steps(settings: RewardFitSettings, pairs: int) -> int:
+    a_pass = math.ceil(pairs / settings.batch_size)
+    return math.ceil(settings.epochs * a_pass) if settings.epochs else settings.steps or MUSIC_STEPS
+
+
+def _plan(
+    settings: RewardFitSettings, train: Sequence[EncodedPair], stages: Sequence[tuple[Sequence[int], int]], steps: int
+) -> list[list[int]]:
+    """Which pairs each step takes."""
+    if stages:
+        return plan_stages(train, stages, batch_size=settings.batch_size, random_seed=settings.random_seed)
+    return plan_batches(
+        train,
+        batch_size=settings.batch_size,
+        steps=steps,
+        random_seed=settings.random_seed,
+        short_first_share=settings.short_first_share if settings.order == "short_first" else None,
+    )
 
 
 def _model_and_tokenizer(
@@ -200,11 +235,10 @@ def _task(
     encoded: Mapping[str, Encoded],
     card: dict[str, Any],
     device: torch.device,
+    plan: Sequence[Sequence[int]],
 ) -> Task:
     """What the loop needs to know of the pairs and their loss."""
     train = encoded["train"].pairs
-    a_pass = math.ceil(len(train) / settings.batch_size)
-    steps = math.ceil(settings.epochs * a_pass) if settings.epochs else settings.steps or MUSIC_STEPS
 
     def slices(batch: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
         pairs = [train[place] for place in batch]
@@ -228,13 +262,7 @@ def _task(
         model=model,
         tokenizer=tokenizer,
         optimizer=matrices_decay(model, settings),
-        plan=plan_batches(
-            train,
-            batch_size=settings.batch_size,
-            steps=steps,
-            random_seed=settings.random_seed,
-            short_first_share=settings.short_first_share if settings.order == "short_first" else None,
-        ),
+        plan=plan,
         figures=("loss", "accuracy", "margin", "reward"),
         slices=slices,
         tokens=lambda batch: sum(len(train[place].chosen) + len(train[place].rejected) for place in batch),
@@ -243,7 +271,7 @@ def _task(
         validate=validate,
         export=lambda folder, origin: save_model(folder, model, tokenizer, origin),
         card=card,
-        rise=math.ceil(settings.warmup * steps),
+        rise=math.ceil(settings.warmup * len(plan)),
     )
 
 

@@ -1,4 +1,4 @@
-"""A program for test_checkpoint: run a fit, and kill this process once a step is reached."""
+"""A program for test_checkpoint and test_sources: run a fit, and kill this process once a step is reached."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ def main() -> None:
         if progress.step == last_step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    fit_reward(settings, pairs=_pairs(60), progress=die)
+    fit_reward(settings, pairs=None if settings.sets else _pairs(60), progress=die)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from configs.fit_settings import RewardFitSettings
 from configs.load import ConfigError, load, presets
 from store.records import PreferencePair
 from tests.train.conftest import MakePairs, MakeSettings
-from train.arms import fit_arms, read_sets
+from train.arms import fit_arms
 from train.checkpoint import read_metrics
 from train.data import limited, union
 from train.errors import TrainError
+from train.sources import read_sets
 
 SETS: dict[str, object] = {"base": {}, "more": {}}
 ARMS = {"base": ("base",), "both": ("base", "more")}
@@ -78,7 +79,7 @@ def test_sets_are_read_from_files_and_a_missing_one_is_named(
     found = read_sets(settings, ["base"])["base"]
     assert sum(pair.split == "train" for pair in found) == 5
     with pytest.raises(TrainError, match=r"sets\.more: no file"):
-        read_sets(settings, ["both"])
+        read_sets(settings, ["base", "more"])
     with pytest.raises(TrainError, match="no arm is called 'bsae': toy has base, both"):
         fit_arms(settings, arms=["bsae"])
 

@@ -34,7 +34,7 @@ def kill(settings: RewardFitSettings, step: int) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-def interrupt(settings: RewardFitSettings, step: int, pairs: list[PreferencePair]) -> None:
+def interrupt(settings: RewardFitSettings, step: int, pairs: list[PreferencePair] | None) -> None:
     """Run the fit here, and raise out of it after `step` steps."""
 
     def stop(progress: Progress) -> None:

@@ -25,12 +25,12 @@ TINY = [
 ]  # fmt: skip
 
 
-def write_corpus(path: Path, pairs: Sequence[PreferencePair]) -> None:
+def write_corpus(path: Path, pairs: Sequence[PreferencePair], *, name: str = "toy", camp: str = "camp_a") -> None:
     """The pairs as dialogues of a campaign."""
     now = datetime(2026, 11, 20, tzinfo=UTC)
     rows: list[Record] = [
         Campaign(
-            campaign_id="camp_a", name="toy", recipe="music", config={}, config_hash="x", version="0", status="done",
+            campaign_id=camp, name=name, recipe="music", config={}, config_hash="x", version="0", status="done",
             created_at=now,
         )
     ]  # fmt: skip
@@ -39,26 +39,26 @@ def write_corpus(path: Path, pairs: Sequence[PreferencePair]) -> None:
         rows.append(Seed(seed_id=seed, source="toy", messages=pair.chosen[:1], split=pair.split))  # type: ignore[arg-type]
         ids = {}
         for branch, messages in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-            ids[branch] = dialogue = identity.dialogue_id("camp_a", seed, branch, 0)
+            ids[branch] = dialogue = identity.dialogue_id(camp, seed, branch, 0)
             turn_ids: list[str] = []
             for depth, message in enumerate(messages):
                 parent = turn_ids[-1] if turn_ids else None
                 turn_ids.append(identity.turn_id(parent, dialogue, depth))
                 rows.append(
                     Turn(
-                        turn_id=turn_ids[-1], parent_id=parent, campaign_id="camp_a", seed_id=seed, depth=depth,
+                        turn_id=turn_ids[-1], parent_id=parent, campaign_id=camp, seed_id=seed, depth=depth,
                         role=message.role, content=message.content, agent=message.role, call_id=None,
                     )
                 )  # fmt: skip
             rows.append(
                 Dialogue(
-                    dialogue_id=dialogue, campaign_id="camp_a", seed_id=seed, branch=branch, trial=0, prompt_hashes={},  # type: ignore[arg-type]
+                    dialogue_id=dialogue, campaign_id=camp, seed_id=seed, branch=branch, trial=0, prompt_hashes={},  # type: ignore[arg-type]
                     turn_ids=tuple(turn_ids), n_turns=pair.n_turns, status="done", termination_reason="max_turns",
                 )
             )  # fmt: skip
         rows.append(
             Pair(
-                pair_id=pair.pair_id, campaign_id="camp_a", method="music", chosen_id=ids["chosen"],
+                pair_id=pair.pair_id, campaign_id=camp, method="music", chosen_id=ids["chosen"],
                 rejected_id=ids["rejected"], first_divergent_turn=1, n_contrast_turns=1, label_source="construction",
                 intended_label="chosen", split=pair.split,  # type: ignore[arg-type]
             )

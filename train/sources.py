@@ -1,0 +1,116 @@
+"""Where the pairs of a training come from: reads its sets, and puts them together in one order, or in stages. Knows no tokens."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from configs.fit_settings import PairSettings, RewardFitSettings
+from configs.mixture_settings import DATA, StageSettings
+from store.database import StoreError
+from store.records import PreferencePair
+from train.data import limited, pairs_of, union
+from train.errors import TrainError
+from train.mixture import Mixture, Sets, mix, prompts_to_avoid, stage_steps
+
+
+class Gathered(NamedTuple):
+    """The pairs of a training."""
+
+    pairs: list[PreferencePair]
+    """Of every split, in the order of their ids."""
+    names: list[str]
+    """The set that each comes from."""
+    read: dict[str, list[PreferencePair]]
+    """What each set held before anything was left out."""
+    mixture: Mixture | None
+    """Null for a plain union."""
+    avoided: dict[str, int]
+    """How many prompts each source has that nothing is trained on."""
+
+
+def read_sets(settings: RewardFitSettings, names: Sequence[str]) -> dict[str, list[PreferencePair]]:
+    """These sets, each read once; cut to its limit, unless a mixture does that after it has left out what must go.
+
+    Raises:
+        TrainError: a set's source does not exist, cannot be read, or holds no pair.
+    """
+    found: dict[str, list[PreferencePair]] = {}
+    for name in dict.fromkeys(names):
+        chosen = settings.sets[name]
+        try:
+            pairs = pairs_of(chosen)
+        except (TrainError, StoreError) as error:
+            raise TrainError(f"sets.{name}: {error}") from None
+        limit = chosen.limit if settings.mixture is None else None
+        found[name] = limited(pairs, limit, random_seed=settings.random_seed)
+    return found
+
+
+def gather(settings: RewardFitSettings, pairs: Sequence[PreferencePair] | None, sets: Sets | None) -> Gathered:
+    """The pairs to learn from: `sets` or `pairs` where they are given, else what the settings name.
+
+    Raises:
+        TrainError: a source that cannot be read, or a mixture that cannot be made of what is there.
+    """
+    plain = settings.mixture is None
+    alone = sets is None and (pairs is not None or not settings.sets)
+    if sets is None and pairs is not None:
+        sets = {DATA: sorted(pairs, key=lambda pair: pair.pair_id)}
+    elif sets is None and settings.sets:
+        sets = read_sets(settings, list(settings.sets))
+    elif sets is None:
+        limit = settings.data.limit if plain else None
+        sets = {DATA: limited(pairs_of(settings.data), limit, random_seed=settings.random_seed)}
+    read = {name: list(of_set) for name, of_set in sets.items()}
+    if settings.mixture is None:
+        first: dict[str, str] = {}
+        for name, of_set in read.items():
+            for pair in of_set:
+                first.setdefault(pair.pair_id, name)
+        together = read[DATA] if alone else union(read)
+        return Gathered(together, [first[pair.pair_id] for pair in together], read, None, {})
+    try:
+        avoided = prompts_to_avoid(settings.mixture.apart_from)
+    except StoreError as error:
+        raise TrainError(f"mixture.apart_from: {error}") from None
+    mixture = mix(
+        read,
+        settings.mixture,
+        limits={name: source_of(settings, name).limit for name in read},
+        random_seed=settings.random_seed,
+        apart_from=set().union(*avoided.values()),
+    )
+    rows = sorted(
+        ((pair, name) for name, of_set in mixture.sets.items() for pair in of_set), key=lambda row: row[0].pair_id
+    )
+    counts = {shown(source): len(found) for source, found in avoided.items()}
+    return Gathered([pair for pair, _ in rows], [name for _, name in rows], read, mixture, counts)
+
+
+def source_of(settings: RewardFitSettings, name: str) -> PairSettings:
+    """What the settings say of a set; nothing, where the pairs were handed over."""
+    return settings.sets.get(name) or (settings.data if name == DATA else PairSettings())
+
+
+def shown(source: str) -> str:
+    """A source as a data card names it: a file without its folder."""
+    return Path(source).name if Path(source).exists() else source
+
+
+def stages_of(settings: RewardFitSettings, gathered: Gathered) -> tuple[StageSettings, ...]:
+    """The stages of a curriculum, at least two; empty for a training that shuffles all."""
+    if settings.mixture is None or settings.mixture.order != "curriculum":
+        return ()
+    stages = settings.mixture.stages or tuple(StageSettings(sets=(name,)) for name in gathered.read)
+    return stages if len(stages) > 1 else ()
+
+
+def places_of_stages(stages: Sequence[StageSettings], names: Sequence[str], steps: int) -> list[tuple[list[int], int]]:
+    """Of each stage the places of its pairs, by the set that each comes from, and its steps.
+
+    Raises:
+        TrainError: a stage without a pair or a step.
+    """
+    places = [[place for place, name in enumerate(names) if name in stage.sets] for stage in stages]
+    found = stage_steps([len(of_stage) for of_stage in places], [stage.share for stage in stages], steps)
+    return list(zip(places, found, strict=True))
