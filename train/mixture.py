@@ -152,7 +152,8 @@ def _prompts(source: str) -> set[str]:
 
 
 def _prompt_of_row(file: Path, number: int, row: Mapping[str, Any]) -> str:
-    from store.seeds import RowError, conversation_of_list
+    from store.rows import RowError
+    from store.shapes import conversation_of_list
 
     prompt = row.get("prompt")
     if isinstance(prompt, str):
