@@ -46,7 +46,7 @@ class SeedSettings(Settings):
     """How much of a given conversation to keep: the first user turn (our default; MUSIC does not state its rule), or the longest prefix that ends on a user or an assistant turn. A row that has no such turn is a bad row."""
     distinct: bool = False
     """Leave out rows whose kept part came before: preference data often has several pairs of one conversation. Otherwise each is a seed of its own."""
-    world: Literal["easy", "hard"] = "easy"
+    world: Literal["easy", "hard", "lists"] = "easy"
     """Which rehearsal world `format: rehearsal` draws seeds from."""
 
     @model_validator(mode="after")

@@ -6,10 +6,10 @@ from random import Random
 
 from agents.rehearsal import outside
 from agents.rehearsal.reading import Ask, Begin, Call, Memory, Question, Sentence, Tell, read, remember
-from agents.rehearsal.world import ATTRIBUTES, OPENERS, PEOPLE
+from agents.rehearsal.world import ATTRIBUTES, OPENERS, OPPOSITE, PEOPLE
 from store.records import Message
 
-ALTERATION_WEIGHTS = {"attribute": 4, "entity": 4, "name": 3, "opener": 3, "stale": 4}
+ALTERATION_WEIGHTS = {"attribute": 4, "entity": 4, "name": 3, "opener": 3, "stale": 4, "value": 4}
 
 
 def altered_message(
@@ -47,6 +47,12 @@ def _alterations(memory: Memory, sentences: Sequence[Sentence], random: Random) 
     if memory.opener:
         opener = random.choice([word for word in OPENERS if word != memory.opener])
         options["opener"] = _with(sentences, Begin, memory.opener, opener, f"Begin with {opener}.")
+    if memory.question and memory.describes:
+        told = memory.facts.get(memory.question.thing, {})
+        if told:
+            now = random.choice([history[-1] for history in told.values()])
+            fact = f"{memory.question.thing} is {OPPOSITE[now]} now."
+            options["value"] = _with(sentences, Tell, now, OPPOSITE[now], fact)
     if memory.question is None or memory.value(memory.question) is None:
         return options
     attribute, thing = memory.question

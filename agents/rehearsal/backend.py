@@ -12,19 +12,23 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 
 from agents.rehearsal.behaviour import Behaviour
+from agents.rehearsal.lapses import LAPSES, Lapse, drawn_lapse
 from agents.rehearsal.misbehaviour import KINDS, Misbehaviour, drawn
-from agents.rehearsal.roles import asks_for_a_query, play
+from agents.rehearsal.roles import asks_for_a_query, play, task_of
 from configs.errors import DescantError
 from store.identity import chance
 from store.records import Message
 
 MODELS: Mapping[str, Behaviour] = {
     "default": Behaviour(),
+    "varied": Behaviour(mistake_rate=0.3, omission_rate=0.3),
     "careless": Behaviour(mistake_rate=0.3, judge_error_rate=0.2, position_bias=0.1),
     "misbehaving": Behaviour(**dict.fromkeys((f"{kind}_rate" for kind in KINDS), 0.08)),
     "perfect": Behaviour(mistake_rate=0.0, judge_error_rate=0.0, position_bias=0.0),
 }
 PREFIX = "rehearsal/"
+LATER = ("omission_rate", "edit_failure_rate", *(f"{lapse}_rate" for lapse in LAPSES))
+"""Rates that are part of a request's chance only where they are not 0. (A judge's blindness is none: it is the same for every request.)"""
 TOKEN = re.compile(r"\S+\s*")
 TOKENS_A_MESSAGE = 2  # for the role and the turn's end, as chat templates spend them
 
@@ -71,11 +75,14 @@ def complete(model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapp
 
 def what_was_played(
     model: str, messages: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any]
-) -> Misbehaviour | None:
-    """How the user broke its role in the answer to a request, known from the request's chance and not from its text."""
+) -> Misbehaviour | Lapse | None:
+    """How the user broke its role in the answer to a request, or a second answer cannot be used, known from the request's chance and not from its text."""
     name = model.removeprefix(PREFIX)
     behaviour = _behaviour(name, parameters)
     heard = [_message(message) for message in messages]
+    task, _ = task_of(heard)
+    if task in ("boost", "steer"):
+        return drawn_lapse(_chance_of(name, heard, parameters, behaviour), behaviour.lapses, task)
     if not asks_for_a_query(heard):
         return None
     return drawn(_chance_of(name, heard, parameters, behaviour), behaviour.misbehaviour)
@@ -88,6 +95,8 @@ def _chance_of(name: str, heard: Sequence[Message], parameters: Mapping[str, Any
         rates.append(behaviour.length_bias)
     if any(behaviour.misbehaviour):
         rates.append(behaviour.misbehaviour)
+    if more := {name: rate for name in LATER if (rate := getattr(behaviour, name))}:
+        rates.append(more)
     return chance(
         "rehearsal",
         name,
@@ -113,8 +122,9 @@ def _behaviour(model: str, parameters: Mapping[str, Any]) -> Behaviour:
     except ValidationError as error:
         first = error.errors()[0]
         raise RehearsalError(f"{first['loc'][0]}={first['input']!r}: give a rate between 0 and 1") from error
-    if (together := sum(behaviour.misbehaviour)) > 1.0 + 1e-9:
-        raise RehearsalError(f"the rates of misbehaviour come to {together:g}: together they may be 1 at most")
+    for called, rates in (("misbehaviour", behaviour.misbehaviour), ("unusable second answers", behaviour.lapses)):
+        if (together := sum(rates)) > 1.0 + 1e-9:
+            raise RehearsalError(f"the rates of {called} come to {together:g}: together they may be 1 at most")
     return behaviour
 
 

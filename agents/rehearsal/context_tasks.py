@@ -8,10 +8,11 @@ from agents.rehearsal.alterations import altered_message
 from agents.rehearsal.behaviour import Behaviour
 from agents.rehearsal.prompt_text import missed_in, section, transcript_in
 from agents.rehearsal.reading import Ask, read
-from agents.rehearsal.world import ATTRIBUTES, ENTITIES
+from agents.rehearsal.world import ATTRIBUTES, ENTITIES, WHOLE, state
 
+GUESSED_FACTS = 3  # of a thing that is to be described
 TRIES = 20  # at a guess that was not made before
-PARTS_OF_A_CONVERSATION = ("attribute", "entity", "stale")
+PARTS_OF_A_CONVERSATION = ("attribute", "entity", "stale", "value")
 """What a query can be misread to mean: all but the standing instructions, which it does not speak of."""
 
 
@@ -29,6 +30,9 @@ def _guessed(query: str, random: Random) -> str:
         return _about_another(query, random)
     attribute = asked[-1].attribute or random.choice(tuple(ATTRIBUTES))
     thing = asked[-1].thing or random.choice(ENTITIES)
+    if attribute == WHOLE:
+        told = random.sample(tuple(ATTRIBUTES), GUESSED_FACTS)
+        return f"{state(thing, [random.choice(ATTRIBUTES[a].values) for a in told])} {query}"
     fact = f"{thing} is {random.choice(ATTRIBUTES[attribute].values)}."
     if asked[-1].attribute is None:
         return f"{fact} And the {random.choice(ATTRIBUTES[attribute].nouns)} of {thing}?"

@@ -27,6 +27,20 @@ FOLLOW_UPS = (
     "And what comes after that {word}?",
 )
 N_QUOTED = 6
+PHRASINGS = (
+    "I can only say that you ask about {listed}.",
+    "You want to know about {listed}, as far as I can tell.",
+    "This is about {listed}: more I cannot say.",
+    "As I read it, your question is about {listed}.",
+)
+CLOSINGS = (
+    "More than that I cannot say with any certainty here.",
+    "The rest depends on where one stands and whom one asks.",
+)
+SENTENCE = re.compile(r"[^.?!\n]*(?:[.?!]+|\n+|$)\s*")
+LONG = 16
+"""From so many words on an edit also gives away a part of the text, or it would not be seen."""
+GIVEN_AWAY = 0.25
 
 
 def keywords(text: str) -> list[str]:
@@ -34,13 +48,20 @@ def keywords(text: str) -> list[str]:
     return list(dict.fromkeys(word for word in map(str.lower, WORD.findall(text)) if word not in COMMON))
 
 
-def answer(message: str, name: str | None) -> str:
-    """A plain answer, which names what was asked about; it claims nothing."""
+def answer(message: str, name: str | None, random: Random | None = None, omission_rate: float = 0.0) -> str:
+    """A plain answer, which names what was asked about; it claims nothing.
+
+    It is always the same, unless words are passed over at a rate: then its phrasing varies too.
+    """
     words = keywords(message)[:N_QUOTED]
     address = f", {name}" if name else ""
+    form = PHRASINGS[0]
+    if random is not None and omission_rate:
+        words = [word for word in words if random.random() >= omission_rate]
+        form = random.choice(PHRASINGS)
     if not words:
         return f"I hear you{address}."
-    return f"I can only say that you ask about {', '.join(words)}{address}."
+    return f"{form.format(listed=', '.join(words))[:-1]}{address}."
 
 
 def ask(messages: Sequence[Message], random: Random) -> str:
@@ -66,3 +87,57 @@ def match(message: str, reply: str) -> float:
     words = keywords(message)[:N_QUOTED]
     taken = set(keywords(reply))
     return sum(word in taken for word in words) / len(words) if words else 1.0
+
+
+def edited(message: str, reply: str, random: Random, *, better: bool, at_least: int = 1) -> tuple[str, list[str]]:
+    """A reply that takes up more of the message's telling words, or fewer, and the words in question; none where nothing could be done.
+
+    Of a long reply a part gives way too, so that the two are not all but the same.
+
+    Args:
+        at_least: fewest words to put in or take out, as far as there are so many.
+    """
+    asked, taken = keywords(message)[:N_QUOTED], set(keywords(reply))
+    open_to_change = [word for word in asked if (word in taken) != better]
+    count = min(len(open_to_change), max(at_least, random.randint(1, 3)))
+    words = sorted(random.sample(open_to_change, count), key=asked.index)
+    if better:
+        return (_with_words(reply, words) if words else reply), words
+    if not words:
+        return _shortened(reply, random), []
+    angles = [angle for angle in ANGLES if angle not in asked and angle not in taken]
+    for word in words:  # most are exchanged, so that the length stays
+        angle = random.choice(angles) if angles and random.random() < 0.7 else ""
+        reply = re.sub(
+            rf",? *\b{re.escape(word)}\b" if not angle else rf"\b{re.escape(word)}\b", angle, reply, flags=re.IGNORECASE
+        )
+    return _shortened(reply, random, keep_short=True), words
+
+
+def _with_words(reply: str, words: Sequence[str]) -> str:
+    """The words in the list that ends a plain answer of ours, or in a sentence of their own in place of the last of a long one."""
+    return f"{_cut(reply).rstrip()} It is about {', '.join(words)} as well.".strip()
+
+
+def _shortened(reply: str, random: Random, *, keep_short: bool = False) -> str:
+    if keep_short and len(reply.split()) < LONG:
+        return reply
+    return f"{_cut(reply).rstrip()} {random.choice(CLOSINGS)}".strip()
+
+
+def _cut(reply: str) -> str:
+    """A long text without its last part, whole sentences where it has several."""
+    words = len(reply.split())
+    if words < LONG:
+        return reply
+    kept: list[str] = []
+    count = 0
+    for sentence in SENTENCE.findall(reply):
+        if kept and count + len(sentence.split()) > words * (1 - GIVEN_AWAY):
+            break
+        kept.append(sentence)
+        count += len(sentence.split())
+    text = "".join(kept)
+    if count > words * (1 - GIVEN_AWAY):  # one long sentence
+        text = " ".join(reply.split()[: int(words * (1 - GIVEN_AWAY))]) + "."
+    return text

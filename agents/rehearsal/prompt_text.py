@@ -8,6 +8,7 @@ from store.records import Message
 
 MISSED = re.compile(r"^<missed>\n(.*?)\n</missed>$", re.DOTALL | re.MULTILINE)
 CAUGHT = re.compile(r"^<caught>\n(.*?)\n</caught>$", re.DOTALL | re.MULTILINE)
+REFUSED = re.compile(r"^<refused>\n(.*?)\n?^</refused>$", re.DOTALL | re.MULTILINE)
 TURN = re.compile(r"^<(user|assistant|system)>\n(.*?)\n?^</\1>$", re.DOTALL | re.MULTILINE)
 
 
@@ -25,6 +26,11 @@ def missed_in(prompt: str) -> list[str]:
 def caught_in(prompt: str) -> list[str]:
     """The queries that could not be used; they stand behind the transcript."""
     return CAUGHT.findall(prompt[max(prompt.rfind("\n</transcript>"), 0) :])
+
+
+def refused_in(prompt: str) -> list[str]:
+    """The second answers that could not be used; they stand behind the first."""
+    return REFUSED.findall(prompt[max(prompt.rfind("\n</answer>"), 0) :])
 
 
 def transcript_in(prompt: str) -> list[Message]:

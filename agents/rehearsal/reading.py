@@ -15,13 +15,14 @@ from agents.rehearsal.world import (
     ENTITIES,
     OPENERS,
     PEOPLE,
+    WHOLE,
     Answer,
 )
 from store.records import Message
 
 
 class Ask(NamedTuple):
-    """A question; None stands for what an ellipsis leaves to the context."""
+    """A question, for an attribute or for the `WHOLE`; None stands for what an ellipsis leaves to the context."""
 
     attribute: str | None
     thing: str | None
@@ -69,16 +70,18 @@ def _any(words: Iterable[str]) -> str:
 
 
 THING, NOUN, VALUE = _any(ENTITIES), _any(ATTRIBUTE_OF_NOUN), _any(ATTRIBUTE_OF_VALUE)
+VALUES = rf"{VALUE}(?:, {VALUE})*(?: and {VALUE})?"
 SENTENCE = re.compile(r"[^.?!]*[.?!]+\s*|[^.?!]+$")
 QUESTION = re.compile(rf"(?:what is|tell me|what about|and) (?:the|its) ({NOUN})(?: of ({THING}))?")
 WHICH = re.compile(rf"which ({NOUN}) has ({THING})")
+DESCRIBE = re.compile(rf"(?:describe|tell me about) ({THING}|it)(?: again| now)?|what is ({THING}|it) like(?: now)?")
 SAME_OF_OTHER = re.compile(rf"and ({THING})")
-FACT = re.compile(rf"(?:no, )?({THING}|it) is (?:also )?({VALUE}(?:, {VALUE})*(?: and {VALUE})?)(?: now)?")
+FACT = re.compile(rf"(?:no, )?({THING}|it) is (?:also )?({VALUES})(?: now)?")
 NAME = re.compile(rf"(?:no, )?(?:please )?call me ({_any(PEOPLE)})(?: now)?")
 BEGIN = re.compile(rf"begin with ({_any(OPENERS)})")
 SMALL = re.compile(r"good|fine|i see|ok|thanks|thank you")
 ANSWER = re.compile(
-    rf"(?:({_any(OPENERS)}), )?(?:({_any(PEOPLE)}), )?(?:it is ({VALUE})|i do not know that|noted)(?:, ({_any(PEOPLE)}))?\."
+    rf"(?:({_any(OPENERS)}), )?(?:({_any(PEOPLE)}), )?(?:it is ({VALUES})|i do not know that|noted)(?:, ({_any(PEOPLE)}))?\."
 )
 
 
@@ -97,16 +100,23 @@ def _event(text: str) -> Event:
         return Ask(ATTRIBUTE_OF_NOUN[match[1]], _name(match[2]))
     if match := FACT.fullmatch(text):
         thing = None if match[1] == "it" else _name(match[1])
-        return Tell(thing, tuple(re.findall(r"\w+", match[2].replace(" and ", ", "))))
+        return Tell(thing, _values(match[2]))
     if match := NAME.fullmatch(text):
         return Call(match[1].capitalize())
     if match := BEGIN.fullmatch(text):
         return Begin(match[1].capitalize())
     if match := WHICH.fullmatch(text):
         return Ask(ATTRIBUTE_OF_NOUN[match[1]], _name(match[2]))
+    if match := DESCRIBE.fullmatch(text):
+        thing = match[1] or match[2]
+        return Ask(WHOLE, None if thing == "it" else _name(thing))
     if match := SAME_OF_OTHER.fullmatch(text):
         return Ask(None, _name(match[1]))
     return Small() if SMALL.fullmatch(text) else Outside()
+
+
+def _values(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\w+", text.replace(" and ", ", ")))
 
 
 def _name(text: str | None) -> str | None:
@@ -119,11 +129,18 @@ def read_answer(content: str) -> Answer | None:
     match = ANSWER.fullmatch(content.strip().lower())
     if match is None or (match[2] and match[4] and match[2] != match[4]):  # nobody here calls a person two names
         return None
-    return Answer(match[3], _name(match[4] or match[2]), _name(match[1]), is_noted="noted" in match[0])
+    answer = Answer(None, _name(match[4] or match[2]), _name(match[1]))
+    return answer.saying(_values(match[3])) if match[3] else answer._replace(is_noted="noted" in match[0])
+
+
+def names_first(content: str) -> bool:
+    """Whether an answer of this world calls the user by name before it says anything."""
+    match = ANSWER.fullmatch(content.strip().lower())
+    return match is not None and match[2] is not None
 
 
 class Question(NamedTuple):
-    """A question with its ellipses filled in."""
+    """A question with its ellipses filled in; `attribute` may be the `WHOLE`."""
 
     attribute: str
     thing: str
@@ -180,15 +197,25 @@ class Memory:
         self.focus, self.attribute = thing, attribute
         self.question = Question(attribute, thing)
         self.asked.append(self.question)
+        if attribute == WHOLE:
+            self.open = {question for question in self.open if question.thing != thing}
         self.open.discard(self.question)
 
+    @property
+    def describes(self) -> bool:
+        """Whether the last message asks for a description."""
+        return self.question is not None and self.question.attribute == WHOLE
+
     def value(self, question: Question) -> str | None:
-        """The value that holds now; None where the user never stated one."""
+        """The value that holds now; None where the user never stated one, or asks for more than one."""
         history = self.facts.get(question.thing, {}).get(question.attribute)
         return history[-1] if history else None
 
     def right_answer(self) -> Answer:
         """What a faithful assistant answers to the last message."""
+        if self.question and self.question.attribute == WHOLE:
+            known = self.facts.get(self.question.thing, {})
+            return Answer(None, self.name, self.opener).saying([history[-1] for history in known.values()])
         value = self.value(self.question) if self.question else None
         return Answer(value, self.name, self.opener, is_noted=self.question is None)
 

@@ -10,20 +10,15 @@ from random import Random
 
 from agents.rehearsal import outside
 from agents.rehearsal.alterations import altered_message
+from agents.rehearsal.answering import chat
 from agents.rehearsal.behaviour import Behaviour
 from agents.rehearsal.context_tasks import guess, misread
 from agents.rehearsal.depends import depends
-from agents.rehearsal.oracle import faults
+from agents.rehearsal.oracle import faults, faults_in, parts
+from agents.rehearsal.pair_tasks import boost, prefer, steer
 from agents.rehearsal.prompt_text import as_json, missed_in, section, transcript_in, turns_in
 from agents.rehearsal.reading import Ask, Memory, Outside, Tell, read, read_answer, remember
 from agents.rehearsal.user_tasks import ask, ask_again, gate, query
-from agents.rehearsal.world import (
-    OPENERS,
-    OPPOSITE,
-    PEOPLE,
-    Answer,
-    write_answer,
-)
 from store.records import Message
 
 Play = Callable[[str, Random, Behaviour], str]
@@ -52,49 +47,6 @@ def task_of(messages: Sequence[Message]) -> tuple[str | None, str]:
 def asks_for_a_query(messages: Sequence[Message]) -> bool:
     """Whether the user is to speak: by a task, or after the assistant's turn of a bare conversation."""
     return bool(messages) and (messages[-1].role == "assistant" or task_of(messages)[0] in ("ask", "ask_again"))
-
-
-# the assistant
-
-
-def chat(messages: Sequence[Message], random: Random, behaviour: Behaviour) -> str:
-    """Answer the last user turn by what the user said, in the way the user asked for; now and then by mistake."""
-    memory = remember(messages)
-    if memory.is_outside or not messages:
-        heard = messages[-1].content if messages else ""
-        if _asks_of_nothing(heard):
-            return write_answer(Answer(None, memory.name, memory.opener), name_first=random.random() < 0.5)
-        slips = random.random() < behaviour.mistake_rate
-        return outside.answer(outside.alter(heard, random) if slips else heard, memory.name)
-    answer = memory.right_answer()
-    name_first = random.random() < 0.5
-    if random.random() < behaviour.mistake_rate:
-        answer = random.choice(_mistakes(memory, answer) or [answer])
-    return write_answer(answer, name_first=name_first)
-
-
-def _asks_of_nothing(heard: str) -> bool:
-    """Whether a message is of the world, and asks for something that nobody told of, as "What is its colour?" alone does."""
-    events = [event for _, event in read(heard)]
-    return any(isinstance(event, Ask) for event in events) and not any(isinstance(event, Outside) for event in events)
-
-
-def _mistakes(memory: Memory, answer: Answer) -> list[Answer]:
-    """Wrong answers of each kind that the conversation offers."""
-    slips: list[Answer] = []
-    if memory.question and answer.value:
-        known = memory.facts[memory.question.thing]
-        others = [history[-1] for attribute, history in known.items() if attribute != memory.question.attribute]
-        slips += [answer._replace(value=value) for value in (*others[:1], *others[-1:], OPPOSITE[answer.value])]
-    if answer.name:
-        slips.append(answer._replace(name=_other(PEOPLE, answer.name)))
-    if answer.opener:
-        slips.append(answer._replace(opener=_other(OPENERS, answer.opener)))
-    return slips
-
-
-def _other(words: Sequence[str], word: str) -> str:
-    return words[(words.index(word) + 1) % len(words)]
 
 
 # the perturbation
@@ -219,14 +171,17 @@ def _share_right(messages: Sequence[Message], references: Sequence[Message] = ()
 
 
 def _rightness(memory: Memory, heard: str, content: str, reference: str | None) -> float:
-    """1 for a right answer and 0 for a wrong one; from outside the world, how much of the question, or of the reference, it takes up."""
+    """1 for a right answer and 0 for a wrong one, of a description its share of right parts; from outside the world, how much of the question, or of the reference, it takes up."""
     answer = read_answer(content)
     if reference is not None:
         right = read_answer(reference)
         return outside.match(reference, content) if right is None else float(answer == right)
     if memory.is_outside:
         return outside.match(heard, content)
-    return 0.0 if answer is None or faults(memory, answer) else 1.0
+    if answer is None:
+        return 0.0
+    wrong = faults_in(memory, answer)
+    return max(0.0, 1.0 - len(wrong) / parts(memory)) if memory.describes else float(not wrong)
 
 
 TASKS: dict[str, Play] = {
@@ -247,4 +202,7 @@ TASKS: dict[str, Play] = {
     "reference": score,
     "reference_turn": score,
     "realism": realism,
+    "boost": boost,
+    "steer": steer,
+    "prefer": prefer,
 }

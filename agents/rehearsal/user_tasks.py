@@ -17,7 +17,10 @@ from agents.rehearsal.world import (
     ATTRIBUTE_OF_NOUN,
     ATTRIBUTE_OF_VALUE,
     ATTRIBUTES,
+    FOLLOW_UP_DESCRIPTION_FORMS,
     OPPOSITE,
+    WHOLE,
+    listed,
     question,
     write_answer,
 )
@@ -25,6 +28,7 @@ from store.records import Message
 
 CHANGE_RATE = 0.3  # of the user's turns that open with a change of a fact
 NEWS_RATE = 0.1  # that open with a new fact
+TWO_CHANGES_RATE = 0.3  # of the changes before a description is asked for again
 FRESH_TRIES = 20
 
 
@@ -75,7 +79,10 @@ def _fresh_query(messages: Sequence[Message], random: Random, caught: Sequence[s
             return text
     memory = remember(messages)  # nothing is open: a fact that changes opens it again
     changes = [f"It is {OPPOSITE[history[-1]]} now." for history in memory.facts.get(memory.focus or "", {}).values()]
-    texts = [f"{change} What is its {noun}?" for change in changes for noun in ATTRIBUTE_OF_NOUN] or ["And what more?"]
+    forms = [f"What is its {noun}?" for noun in ATTRIBUTE_OF_NOUN]
+    if memory.attribute == WHOLE:
+        forms = [form.format(entity=memory.focus) for form in FOLLOW_UP_DESCRIPTION_FORMS]
+    texts = [f"{change} {form}" for change in changes for form in forms] or ["And what more?"]
     return random.choice([text for text in texts if _plain(text) not in said] or texts)
 
 
@@ -88,12 +95,26 @@ def _next_query(messages: Sequence[Message], random: Random) -> str:
     memory = remember(messages)
     if memory.focus is None:
         return outside.ask(messages, random)
+    if memory.attribute == WHOLE:
+        return _next_description(memory, random)
     opening = _opening(memory, messages, random)
     memory.hear(opening)
     if not memory.open:
         return END
     asked = _question(memory, opening, random)
     return f"{opening} {asked}" if opening else asked
+
+
+def _next_description(memory: Memory, random: Random) -> str:
+    """Something new about the thing, so that its description is another one."""
+    known = memory.facts.get(memory.focus or "", {})
+    unknown = [attribute for attribute in ATTRIBUTES if attribute not in known]
+    again = random.choice(FOLLOW_UP_DESCRIPTION_FORMS).format(entity=memory.focus)
+    if unknown and (not known or random.random() < NEWS_RATE):
+        return f"It is also {random.choice(ATTRIBUTES[random.choice(unknown)].values)}. {again}"
+    changed = random.sample(sorted(known), min(len(known), 1 + (random.random() < TWO_CHANGES_RATE)))
+    values = [OPPOSITE[known[attribute][-1]] for attribute in changed]
+    return f"{random.choice(('It', 'No, it'))} is {listed(values)} now. {again}"
 
 
 def _opening(memory: Memory, messages: Sequence[Message], random: Random) -> str:

@@ -3,7 +3,8 @@
 Things with made-up names have eight attributes of two values each; the user states the facts, so that whoever
 reads the conversation can judge it. A standing instruction ("Call me Ilse.") is broken by its mirror image (another
 name, never a missing one). Every sentence is short and every word is as likely in a right answer as in a wrong
-one, so that only a reader who relates the turns can tell them apart. Knows how to write; `reading` reads.
+one, so that only a reader who relates the turns can tell them apart. In the world `lists` every question asks for all that
+is known of a thing, so that one answer can be better than another by degrees. Knows how to write; `reading` reads.
 """
 
 from collections.abc import Sequence
@@ -51,6 +52,16 @@ ACKNOWLEDGEMENTS = ("Good.", "Fine.", "I see.")
 NAMED_FORMS = ("What is the {noun} of {entity}?", "Tell me the {noun} of {entity}.", "Which {noun} has {entity}?")
 ANAPHORIC_FORMS = ("What is its {noun}?", "Tell me its {noun}.")
 ELLIPTIC_FORMS = ("And the {noun}?", "What about its {noun}?")
+WHOLE = "whole"
+"""Stands where an attribute would, in a question for all that is known of a thing."""
+DESCRIPTION_FORMS = ("Describe {entity}.", "What is {entity} like?", "Tell me about {entity}.")
+FOLLOW_UP_DESCRIPTION_FORMS = (
+    "Describe it again.",
+    "Describe it now.",
+    "What is it like now?",
+    "Tell me about it again.",
+    "Describe {entity} again.",
+)
 
 
 class World(Settings):
@@ -62,16 +73,20 @@ class World(Settings):
     """Attributes of each thing that the first turn states."""
     openers: bool
     """Whether a second standing instruction says how answers begin."""
+    describes: bool = False
+    """Whether every question asks for a description of the thing: all its values, in the order in which they were first stated."""
 
 
 EASY = World(entities=1, facts=4, openers=False)
 HARD = World(entities=2, facts=4, openers=True)
-WORLDS: dict[Literal["easy", "hard"], World] = {"easy": EASY, "hard": HARD}
+LISTS = World(entities=1, facts=5, openers=False, describes=True)
+WORLDS: dict[Literal["easy", "hard", "lists"], World] = {"easy": EASY, "hard": HARD, "lists": LISTS}
 
 
 def generate_seeds(count: int, random_seed: int, world: World = EASY) -> list[tuple[Message, ...]]:
     """First user turns; a longer list begins with the shorter one."""
-    return [(_first_turn(chance("rehearsal seed", random_seed, index, world), world),) for index in range(count)]
+    known_as = world.model_dump(exclude_defaults=True)  # what a world does not use leaves the chance of its seeds alone
+    return [(_first_turn(chance("rehearsal seed", random_seed, index, known_as), world),) for index in range(count)]
 
 
 def _first_turn(random: Random, world: World) -> Message:
@@ -84,6 +99,9 @@ def _first_turn(random: Random, world: World) -> Message:
     for place, thing in enumerate(things):
         sentences.append(state(thing, values if place == 0 else _differing(values, random)))
     attribute, thing = random.choice(attributes), random.choice(things)
+    if world.describes:
+        sentences.append(random.choice(DESCRIPTION_FORMS).format(entity=thing))
+        return Message(role="user", content=" ".join(sentences))
     sentences.append(question(random, attribute, thing, in_focus=thing == things[-1]))
     return Message(role="user", content=" ".join(sentences))
 
@@ -98,8 +116,12 @@ def _differing(values: Sequence[str], random: Random) -> list[str]:
 
 def state(thing: str, values: Sequence[str]) -> str:
     """`Belo is red, big and old.`"""
-    listed = " and ".join(filter(None, (", ".join(values[:-1]), values[-1])))
-    return f"{thing} is {listed}."
+    return f"{thing} is {listed(values)}."
+
+
+def listed(values: Sequence[str]) -> str:
+    """`red, big and old`"""
+    return " and ".join(filter(None, (", ".join(values[:-1]), values[-1])))
 
 
 def question(random: Random, attribute: str, thing: str, *, in_focus: bool, follow_up: bool = False) -> str:
@@ -111,18 +133,30 @@ def question(random: Random, attribute: str, thing: str, *, in_focus: bool, foll
 
 
 class Answer(NamedTuple):
-    """What an answer says: `value` None is `I do not know that`; names and openers are None where none is said."""
+    """What an answer says: no value is `I do not know that`; names and openers are None where none is said."""
 
     value: str | None
     name: str | None
     opener: str | None
     is_noted: bool = False
     """`Noted`: the answer to a message that asks nothing."""
+    values: tuple[str, ...] = ()
+    """Of a description, where it has two or more; one alone is `value`."""
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """All its values."""
+        return self.values or (() if self.value is None else (self.value,))
+
+    def saying(self, values: Sequence[str]) -> "Answer":
+        """The answer with these values in place of its own."""
+        one, several = (values[0] if len(values) == 1 else None), (tuple(values) if len(values) > 1 else ())
+        return self._replace(value=one, values=several, is_noted=False)
 
 
 def write_answer(answer: Answer, *, name_first: bool = False) -> str:
     """An answer as text; all that give a value in one dialogue have the same number of words."""
-    said = "noted" if answer.is_noted else "I do not know that" if answer.value is None else f"it is {answer.value}"
+    said = "noted" if answer.is_noted else f"it is {listed(answer.said)}" if answer.said else "I do not know that"
     parts = [said] if answer.name is None else [answer.name, said] if name_first else [said, answer.name]
     text = ", ".join(parts if answer.opener is None else [answer.opener, *parts])
     return f"{text[0].upper()}{text[1:]}."
