@@ -36,13 +36,18 @@ def load(source: str, kind: type[SettingsType], *, overrides: Sequence[str] = ()
         overrides: `key.path=value` strings; the value is read as YAML.
         folder: which presets belong to `kind` ("" for campaigns, "fit" for trainings).
     """
+    return validate(read(source, overrides=overrides, folder=folder), kind, where=source)
+
+
+def read(source: str, *, overrides: Sequence[str] = (), folder: str = "") -> dict[str, Any]:
+    """The keys of a YAML file or a preset as plain data, the overrides in their place; `load` says what the arguments are."""
     data = _read_yaml(_find(source, folder), where=source)
     chosen = [override for override in overrides if override.partition("=")[0].strip() == "variant"]
     data = _with_variant(data, chosen, where=source)
     for override in overrides:
         if override not in chosen:
             _override(data, override)
-    return validate(data, kind, where=source)
+    return data
 
 
 def _with_variant(data: dict[str, Any], chosen: Sequence[str], *, where: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class CampaignReport(NamedTuple):
     done: int
     failed: int
     pairs: int
-    """Of the whole campaign, as tokens and cost are."""
+    """Of the whole campaign, as tokens and cost are, whichever run they are of."""
     near_identical: int
     """Pairs whose sides hardly differ (`store.pairs.similarity` of at least 0.9)."""
     chosen_longer: float | None
@@ -65,10 +65,22 @@ class CampaignReport(NamedTuple):
     """Queries that the gate did not let pass, by reason, of the whole campaign; null where there is no gate."""
     caught_outcomes: dict[str, int] | None = None
     """The same by what became of them: `asked_again`, or the dialogue `ended` or `failed`."""
+    refused: dict[str, int] | None = None
+    """Answers that could not stand in a pair, by reason, of the whole campaign; null where none are paired."""
+    without_pair: int | None = None
+    """Places of a dialogue that in the end got no pair."""
 
 
 class ScorerMissingError(DescantError):
     """Raised here: a campaign of `best_of_n` or `west_of_n` without a reward model that picks."""
+
+
+def check_scorer(settings: CampaignSettings, *, is_there: bool) -> None:
+    """Raise a ScorerMissingError for a recipe that picks by a reward model and has none."""
+    if settings.recipe in ("best_of_n", "west_of_n") and not is_there:
+        raise ScorerMissingError(
+            f"recipe {settings.recipe} picks by a reward model: set scorer.model to a fit's folder (fits/NAME)"
+        )
 
 
 def campaign_identity(settings: CampaignSettings, prompts: Prompts, scorer: RewardModel | None = None) -> str:
@@ -120,7 +132,7 @@ def run_campaign(
 
     Args:
         scorer: picks among the candidates of `best_of_n` and `west_of_n`; other recipes take none.
-        sharing: other campaigns that the budget is for too: what they have paid counts, here and in the report.
+        sharing: other campaigns that the budget is for too: what they have paid counts.
 
     Raises:
         ScorerMissingError: `best_of_n` or `west_of_n` without a scorer.
@@ -128,10 +140,7 @@ def run_campaign(
         ProviderError, StoreError: what makes every dialogue fail (a full disk, too); the campaign is kept and can go on.
     """
     require_named_models(settings)
-    if settings.recipe in ("best_of_n", "west_of_n") and scorer is None:
-        raise ScorerMissingError(
-            f"recipe {settings.recipe} picks by a reward model: set scorer.model to a fit's folder (fits/NAME)"
-        )
+    check_scorer(settings, is_there=scorer is not None)
     prompts = prompts_of(settings)
     campaign_id = campaign_identity(settings, prompts, scorer)
     if not is_over(settings, seeds, database, scorer):  # else nobody is asked, and nobody need be there
@@ -258,8 +267,11 @@ class _CampaignRun:
         )
 
     def _report(self, seconds: float) -> CampaignReport:
-        spent = self.ledger.spent
+        spent = resume.spent(self.writer.path, self.recipe.campaign_id)
         catches = resume.catches(self.writer.path, self.recipe.campaign_id) if self.settings.gate else None
+        refused = None
+        if self.settings.pairing is not None:
+            refused = resume.catches(self.writer.path, self.recipe.campaign_id, of_user=False)
         balance = resume.pair_balance(self.writer.path, self.recipe.campaign_id)
         return CampaignReport(
             campaign_id=self.recipe.campaign_id,
@@ -281,6 +293,8 @@ class _CampaignRun:
             stop_reason=self.ledger.stop_reason,
             caught=catches and catches.by_reason,
             caught_outcomes=catches and catches.by_outcome,
+            refused=refused and refused.by_reason,
+            without_pair=refused and refused.by_outcome.get("no_pair", 0),
         )
 
 

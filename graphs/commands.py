@@ -33,11 +33,12 @@ def run(
 ) -> None:
     """Run a campaign, or go on with it: the same command resumes.
 
-    CONFIG is a YAML file or the name of a preset.
+    CONFIG is a YAML file or the name of a preset. Where its recipe is a list, each recipe is a campaign of its own on the
+    same seeds, one after the other; the budget is for all of them.
     """
-    from configs.load import load
-    from configs.settings import CampaignSettings
-    from graphs.campaign import run_campaign
+    from configs.comparison import load_campaigns
+    from graphs.campaign import CampaignReport, check_scorer, run_campaign
+    from graphs.cast import prompts_of, require_named_models
     from graphs.checkpoints import with_checkpoints
     from graphs.progress import Silent, StderrProgress
     from graphs.report import report_lines
@@ -45,20 +46,32 @@ def run(
 
     extra = [f"seeds.path={json.dumps(seeds_path)}"] if seeds_path else []
     extra += [f"seeds.limit={limit}"] if limit else []
-    settings = load(config, CampaignSettings, overrides=[*overrides, *extra])
-    seeds = load_seeds(settings, skip_bad=skip_bad)
+    campaigns = load_campaigns(config, overrides=[*overrides, *extra])
+    seeds = load_seeds(campaigns[0], skip_bad=skip_bad)  # the same for all of them
     for skipped in seeds.skipped:
         click.echo(f"skipped {skipped}", err=True)
-    progress = Silent() if quiet else StderrProgress(settings.name)
+    for settings in campaigns:  # what is wrong with any of them is told before the first one plays
+        require_named_models(settings)
+        prompts_of(settings)
+        check_scorer(settings, is_there=settings.scorer is not None)
     floors = click.get_current_context().ensure_object(dict)
-    scorer = floors["load_reward_model"](settings.scorer) if settings.scorer is not None else None
-    with with_checkpoints(settings, floors["serving"], say=_sayer(quiet)) as settings:
-        report = run_campaign(settings, seeds.seeds, Path(db), progress=progress, scorer=scorer)
+    reports: list[CampaignReport] = []
+    for settings in campaigns:
+        progress = Silent() if quiet else StderrProgress(settings.name)
+        scorer = floors["load_reward_model"](settings.scorer) if settings.scorer is not None else None
+        paid = [report.campaign_id for report in reports]
+        with with_checkpoints(settings, floors["serving"], say=_sayer(quiet)) as served:
+            report = run_campaign(served, seeds.seeds, Path(db), progress=progress, scorer=scorer, sharing=paid)
+        reports.append(report)
+        if not as_json:
+            lines = report_lines(report, database=db, skipped=len(seeds.skipped))
+            click.echo("\n".join(lines if len(reports) == 1 else ["", *lines]))
+        if report.stop_reason is not None:
+            break
     if as_json:
-        click.echo(json.dumps(report._asdict() | {"skipped_seeds": len(seeds.skipped)}, indent=2))
-    else:
-        click.echo("\n".join(report_lines(report, database=db, skipped=len(seeds.skipped))))
-    if report.stop_reason is not None:
+        shown = [report._asdict() | {"skipped_seeds": len(seeds.skipped)} for report in reports]
+        click.echo(json.dumps(shown if len(campaigns) > 1 else shown[0], indent=2))
+    if reports[-1].stop_reason is not None:
         raise click.exceptions.Exit(1)
 
 

@@ -14,6 +14,7 @@ def report_lines(report: CampaignReport, *, database: str, skipped: int) -> list
         f"dialogues  {report.done} done, {report.failed} failed, {report.dialogues - report.done - report.failed} open",
         f"pairs      {report.pairs} in the campaign{_balance(report)}",
         *_gate(report),
+        *_refused(report),
         f"calls      {report.calls_sent} sent, {report.calls_reused} taken from the journal, in {clock(report.seconds)}",
         f"tokens     {report.prompt_tokens} in, {report.completion_tokens} out, {cost}",
     ]
@@ -42,6 +43,16 @@ def _gate(report: CampaignReport) -> list[str]:
     ]
     caught = sum(report.caught.values())
     return [f"gate       {caught} {'query' if caught == 1 else 'queries'} caught: {reasons}; {', '.join(told)}"]
+
+
+def _refused(report: CampaignReport) -> list[str]:
+    """The answers that could not stand in a pair, and at how many places none came about; nothing where none are paired."""
+    if report.refused is None:
+        return []
+    if not report.refused:
+        return ["answers    none refused"]
+    reasons = ", ".join(f"{n} {reason}" for reason, n in report.refused.items())
+    return [f"answers    {sum(report.refused.values())} refused: {reasons}; {report.without_pair} gave no pair"]
 
 
 def _balance(report: CampaignReport) -> str:
