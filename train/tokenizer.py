@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from store.records import Message
 from train.errors import TrainError
@@ -22,13 +22,18 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with a family's special tokens and chat format, the same for the same texts in the same order.
 
-    A word has one token at the start of a line and in its middle, since each line gets a leading space.
+    A word has one token at the start of a line and in its middle, since each line gets a leading space; but not for a Qwen,
+    whose words are cut as Qwen cuts them: transformers reads any tokenizer beside a `qwen2` model so, whatever its file says.
     """
     known = FAMILIES[family]
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex("\n"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=True)]
-    )
+    if family in ("qwen2", "qwen3"):
+        published = Qwen2Tokenizer().backend_tokenizer
+        tokenizer.normalizer, tokenizer.pre_tokenizer = published.normalizer, published.pre_tokenizer
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(Regex("\n"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=True)]
+        )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(
         # The template's own words, so that a turn's opening costs few tokens however small the vocabulary is.
