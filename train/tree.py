@@ -1,7 +1,7 @@
 """Several continuations of one beginning as one sequence: the trunk once, then the branches, each seeing its ancestors only.
 
 A token attends to the trunk and to its own branch up to itself; positions go on from the trunk in every branch, and
-Gemma-2's sliding window is measured in positions, not in the distance within the stream. What a token's hidden state is, is
+a sliding window is measured in positions, not in the distance within the stream. What a token's hidden state is, is
 then what it would be in a sequence of its own. The masks are explicit, since transformers' own know neither branches nor
 positions that repeat: it would cut the stream wherever positions do not step by one. Knows nothing of losses or data.
 """
@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-MASKS_BY_KIND = {"gemma2", "qwen2"}
+MASKS_BY_KIND = {"gemma2", "gemma3_text", "qwen2", "qwen3"}
 """Model types that take a mask for each kind of attention layer by its name."""
-ONE_MASK = {"llama"}
-"""Model types with full attention alone, which take one."""
+ONE_MASK = {"llama", "mistral"}
+"""Model types whose layers are all alike, which take one; a Mistral's may have a window."""
 
 # Shapes: B trees, T tokens of the stream.
 
@@ -87,10 +87,11 @@ def tree_inputs(trees: Sequence[Tree], config: Any, pad_token_id: int, device: t
     is_trunk_B1T = (branches_BT == -1)[:, None, :] & (branches_BT != -2)[:, :, None]
     seen_BTT = is_earlier_TT & (is_same_BTT | is_trunk_B1T)
     masks = {"full_attention": _additive(seen_BTT)}
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+    windowed = config.model_type == "mistral" and config.sliding_window is not None
+    if windowed or "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         distance_BTT = positions_BT[:, :, None] - positions_BT[:, None, :]
         masks["sliding_attention"] = _additive(seen_BTT & (distance_BTT < config.sliding_window))
-    mask = masks["full_attention"] if config.model_type in ONE_MASK else masks
+    mask = masks["sliding_attention" if windowed else "full_attention"] if config.model_type in ONE_MASK else masks
     return {"ids_BT": ids_BT, "position_ids": positions_BT, "attention_mask": mask}
 
 

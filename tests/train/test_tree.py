@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Gemma2Config, GPT2Config, LlamaConfig, Qwen2Config
+from transformers import (
+    Gemma2Config, Gemma3TextConfig, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+)  # fmt: skip
 from transformers.models.auto import AutoModelForCausalLM
 
 from train.dpo import Contrast, Group, log_probabilities
@@ -19,7 +21,13 @@ SHAPE: dict[str, Any] = {
 CONFIGS: dict[str, Any] = {
     "gemma2": Gemma2Config(head_dim=8, sliding_window=4096, attn_implementation="eager", **SHAPE),
     "gemma2 with a window of 7": Gemma2Config(head_dim=8, sliding_window=7, attn_implementation="eager", **SHAPE),
+    "gemma3 with a window of 7": Gemma3TextConfig(
+        head_dim=8, sliding_window=7, layer_types=["sliding_attention", "full_attention"] * 2, **SHAPE
+    ),
     "llama": LlamaConfig(**SHAPE),
+    "mistral": MistralConfig(sliding_window=None, **SHAPE),
+    "mistral with a window of 7": MistralConfig(sliding_window=7, **SHAPE),
+    "qwen3": Qwen3Config(head_dim=8, **SHAPE),
     "qwen2": Qwen2Config(**SHAPE),
     "qwen2 with a window of 7": Qwen2Config(use_sliding_window=True, sliding_window=7, max_window_layers=1, **SHAPE),
 }
