@@ -1,0 +1,251 @@
+"""What the second answer of a pair must not be: a table of cases for each fault, and for each exception."""
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from agents.answer_rules import answer_fault
+from configs.pairing_settings import ASPECTS
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "mtbench101.jsonl"
+PROMPT = "Where is the Fram museum?"
+FIRST = "The Fram museum is in Oslo, on the peninsula of Bygdøy, and it holds the ship Fram."
+ASKED_FOR = ("relevance", "factuality", "completeness")
+
+
+def fault(answer: str, *, first: str | None = FIRST, prompt: str = PROMPT, **options: float) -> str | None:
+    return answer_fault(answer, first=first, prompt=prompt, aspects=ASKED_FOR, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("answer", ["", " \n\t", "...", "\u200b", "—", "**", '""'])
+def test_an_answer_that_says_nothing_is_empty(answer: str) -> None:
+    assert fault(answer) == "empty"
+    assert fault(answer, first=None) == "empty"
+
+
+@pytest.mark.parametrize("answer", ["7", "No.", "是", "👍", "∞", "+"])
+def test_an_answer_of_one_sign_is_not_empty(answer: str) -> None:
+    assert fault(answer) is None
+
+
+def test_an_answer_stopped_at_its_limit_is_cut_off_whatever_it_says() -> None:
+    assert answer_fault("Oslo, by the", first=None, prompt=PROMPT, cut_off=True) == "cut_off"
+    assert answer_fault("Oslo, by the", first=None, prompt=PROMPT) is None
+    assert answer_fault(FIRST, first=FIRST, prompt=PROMPT, cut_off=True) == "cut_off"
+
+
+LONG = " ".join(f"Street {number} leads to house {number * 7}." for number in range(100))
+SAME = {
+    "itself": (FIRST, FIRST),
+    "case": ("It is red, Vera.", "IT IS RED, VERA."),
+    "punctuation": ("It is red, Vera.", "It is red Vera!"),
+    "marks": ("It is red, Vera.", "**It** is `red`, Vera…"),
+    "opening": ("It is red, Vera.", "Sure! It is red, Vera."),
+    "openings": ("It is red, Vera.", "Of course! Certainly, it is red, Vera."),
+    "close": ("It is red, Vera.", "It is red, Vera. I hope this helps! Let me know if you have any questions."),
+    "german": ("Er ist rot.", "Gerne! Er ist rot. Ich hoffe, das hilft dir!"),
+    "french": ("Il est rouge.", "Bien sûr ! Il est rouge."),
+    "chinese": ("它是红色的，薇拉。", "当然！它是红色的。薇拉"),
+    "full width": ("It costs 5 $", "It costs ５ ＄"),
+    "light word": (
+        "The tower is really red and stands by the river in the old town.",
+        "The tower is red, and it stands by the river in the old town.",
+    ),
+    "no words": ("...!", "...!"),
+    "one of thirty": (
+        f"{FIRST} One can reach it by a ferry that leaves from the town hall every half hour.",
+        f"{FIRST} One can reach it by a ferry that leaves from the city hall every half hour.",
+    ),
+    "few of many": (LONG, LONG.replace("house 7.", "house 8.").replace("Street 5 ", "Road 5 ")),
+    "one sentence more": (LONG, LONG + " That is all."),
+}
+DIFFERENT = {
+    "colour": ("It is red, Vera.", "It is blue, Vera."),
+    "not": ("It is red, Vera.", "It is not red, Vera."),
+    "name": ("It is red, Vera.", "It is red, Ilse."),
+    "yes": ("Yes.", "No."),
+    "yes and sure": ("Yes, it is.", "Sure, it is."),
+    "number": (
+        "The tower was built in 1936 by the town and is 40 metres high.",
+        "The tower was built in 1936 by the town and is 44 metres high.",
+    ),
+    "chinese": ("它是红色的，薇拉。", "它是蓝色的，薇拉。"),
+    "chinese, longer": ("挪威的首都是奥斯陆，人口七十万。", "挪威的首都是奥斯陆，人口九十万。"),
+    "japanese": ("それは赤いです。", "それは青いです。"),
+    "arabic": ("لونه أحمر يا فيرا.", "لونه أزرق يا فيرا."),
+    "sign": ("return a + b", "return a - b"),
+    "less": ("x < 3", "x > 3"),
+    "minus": ("The answer is 5.", "The answer is -5."),
+    "emoji": ("👍", "👎"),
+    "order": ("Paris is larger than Rome.", "Rome is larger than Paris."),
+    "heads": (
+        "The coin was flipped 1 time, which is an odd number. Now the coin is tails up. so after an odd number of flips, it will be heads up. So the answer is yes.",
+        "The coin was flipped 1 time, which is an odd number. Now the coin is heads up. so after an odd number of flips, it will be tails up. So the answer is no.",
+    ),
+    "another sentence": (LONG, LONG.replace(LONG[:700], "Every street here is without a name, and " * 20)),
+    "many of very many": (LONG * 10, (LONG * 10).replace("leads to", "goes past", 30)),
+}
+
+
+@pytest.mark.parametrize("case", list(SAME))
+def test_a_copy_is_near_identical(case: str) -> None:
+    first, answer = SAME[case]
+    assert fault(answer, first=first) == ("empty" if case == "no words" else "near_identical")
+    assert fault(first, first=answer) == ("empty" if case == "no words" else "near_identical")
+
+
+@pytest.mark.parametrize("case", list(DIFFERENT))
+def test_a_difference_that_matters_is_one(case: str) -> None:
+    first, answer = DIFFERENT[case]
+    assert fault(answer, first=first) is None
+    assert fault(first, first=answer) is None
+
+
+def test_the_threshold_decides_about_what_hardly_changed_and_never_about_a_copy() -> None:
+    first, answer = SAME["one of thirty"]
+    assert fault(answer, first=first, near_identical=1.0) is None
+    assert fault("Sure! " + first, first=first, near_identical=1.0) == "near_identical"
+    assert fault("It is blue, Vera.", first="It is red, Vera.", near_identical=0.5) is None
+
+
+def test_without_a_first_answer_nothing_is_a_copy() -> None:
+    assert fault(FIRST, first=None) is None
+
+
+EDITING = [
+    "Here is the revised version: The museum is in Rome.",
+    "As an improved answer: it is in Oslo, Norway, near the sea.",
+    "I have rewritten it so that it is clear: in Oslo.",
+    "It is in Oslo. Compared to the previous response, it names the ferry.",
+    "This answer is worse than the first: Rome.",
+    "Here is a better response: in Oslo, take the ferry.",
+    "I made the following changes: added the ferry.",
+    "**Improved response:**\n\nIn Oslo, by ferry.",
+    "The museum is in Rome. (I intentionally changed the city.)",
+    "Hier ist die überarbeitete Version: in Oslo.",
+    "Ich habe die Antwort verbessert: in Oslo, Norwegen.",
+    "Voici la version améliorée : à Oslo.",
+    "J'ai reformulé la réponse : à Oslo.",
+    "Aquí está la versión mejorada: en Oslo.",
+    "He mejorado la respuesta: en Oslo, Noruega.",
+    "以下是改进后的回答：在奥斯陆。",
+    "与之前的回答相比，这个更完整：奥斯陆。",
+]
+
+
+@pytest.mark.parametrize("answer", EDITING)
+def test_an_answer_that_speaks_of_editing_is_caught(answer: str) -> None:
+    assert fault(answer) == "speaks_of_editing"
+    assert fault(answer, first=None) == "speaks_of_editing"
+    assert fault(answer, first=f"{answer} Or so they say, those who were there in May.") is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("Revise this e-mail: hi bob send money", "Here is the revised version: Dear Bob, please send the money."),
+        ("Can you make it shorter?", "Here is a new version: Dear Bob, money, please."),
+        (
+            "What did you change?",
+            "I made the following changes: the greeting is longer. The revised version is kinder.",
+        ),
+        ("Is your answer worse than the other answer?", "This answer is worse than the first, I am afraid."),
+        ("Überarbeite diesen Brief: ...", "Hier ist die überarbeitete Version: Lieber Bob."),
+        ("请修改这封信", "以下是修改后的版本：亲爱的鲍勃"),
+    ],
+)
+def test_who_asks_for_an_edit_or_a_comparison_is_answered_so(prompt: str, answer: str) -> None:
+    assert fault(answer, prompt=prompt, first="Dear Bob, how are you? Money, please.") is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "The 2020 model is an improved version of the one before, and better than the previous version in every way.",
+        "I changed the tyre and drove on. The original was worse.",
+        "Historians revised their view: the first answer that Galileo gave had been lost.",
+        "She gave a better answer in the second interview.",
+        "This is worse than the flood of 1953.",
+        "To improve your sleep, make the following changes: go to bed early, drink no coffee.",
+        "The immune response is stronger after the second dose, compared to the first dose.",
+    ],
+)
+def test_prose_about_versions_and_answers_is_no_talk_of_editing(answer: str) -> None:
+    assert fault(answer) is None
+
+
+ASPECT_TALK = [
+    "To be more complete, it is in Oslo and opened in 1936.",
+    "In terms of factuality, it is in Oslo.",
+    "Aspects: relevance\nIt is in Oslo.",
+    "relevance: high\nIt is in Oslo, by the sea.",
+    "It is in Oslo. This answer improves completeness.",
+    "**Relevance**: it is in Oslo.\n**Completeness**: since 1936.",
+    "The chosen aspects are served by saying Oslo.",
+]
+
+
+@pytest.mark.parametrize("answer", ASPECT_TALK)
+def test_an_answer_that_speaks_of_its_aspects_is_caught(answer: str) -> None:
+    assert fault(answer) == "speaks_of_aspects"
+    assert fault(answer, first=f"{answer} Or so they say, those who were there in May.") is None
+
+
+def test_aspects_that_the_user_or_the_first_answer_names_may_be_spoken_of() -> None:
+    answer = "In terms of factuality, the article is poor."
+    assert fault(answer) == "speaks_of_aspects"
+    assert fault(answer, prompt="How is this article's factuality?") is None
+    assert fault(answer, prompt="Is this article factual?") is None
+    assert fault(answer, first="Its factuality is poor, if I may say so.") is None
+    assert fault(answer, prompt="How complete is this article?") == "speaks_of_aspects"
+
+
+def test_only_the_aspects_that_were_asked_for_count() -> None:
+    answer = "In terms of brevity and of user friendliness, take the ferry."
+    assert fault(answer) is None
+    for name in ("brevity", "user-friendliness", "User friendliness"):
+        expected = "speaks_of_aspects" if name == "brevity" else None
+        assert answer_fault(answer, first=FIRST, prompt=PROMPT, aspects=[name]) == expected
+    assert answer_fault("在完整性方面，奥斯陆。", first=FIRST, prompt=PROMPT, aspects=["完整性"]) == "speaks_of_aspects"
+    assert (
+        answer_fault("In terms of a+b (x), yes.", first=None, prompt=PROMPT, aspects=["a+b (x)"]) == "speaks_of_aspects"
+    )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Its relevance for today is that ships still freeze in.",
+        "Completeness theorems are due to Gödel.",
+        "Take the ferry.\n\nRelevance: the museum matters to all who love ice.",
+        "The exhibition is more complete than the one in Tromsø.",
+    ],
+)
+def test_prose_with_the_words_of_aspects_is_no_talk_of_them(answer: str) -> None:
+    assert fault(answer) is None
+
+
+def test_long_answers_cost_little() -> None:
+    words = " ".join(f"word{number % 997}" for number in range(10_000))
+    started = time.perf_counter()
+    assert fault(words, first=words.replace("word5 ", "other ")) == "near_identical"
+    assert fault(words[::-1], first=words) is None
+    assert time.perf_counter() - started < 0.5  # 10,000 words cost some 25 ms each
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the data of MT-Bench-101 are not here")
+def test_on_real_answers_the_rules_find_next_to_nothing() -> None:
+    names = [name for aspects in ASPECTS.values() for name in aspects]
+    found: Counter[str | None] = Counter()
+    for line in REAL.open(encoding="utf-8"):
+        first = None
+        for turn in json.loads(line)["history"]:
+            found[answer_fault(turn["bot"], first=first, prompt=turn["user"], aspects=names)] += 1
+            first = turn["bot"]
+    assert found.total() == 4208
+    assert found["empty"] == 0
+    assert found["speaks_of_editing"] + found["speaks_of_aspects"] <= 21  # 0.5 %
+    assert found["near_identical"] <= 4
