@@ -70,7 +70,7 @@ def is_empty(answer: str) -> bool:
 
 CJK = "぀-ヿ㐀-䶿一-鿿"
 TOKEN = re.compile(
-    rf"[{CJK}]|[^\W{CJK}_]+|[+<>=≠≤≥±×÷%$€£¥√∞]|-(?=\d)|(?<=\b\w )[-*/](?= \w\b)|[\U0001f300-\U0001faff☀-➿]"
+    rf"[{CJK}]|[^\W{CJK}_]+|[+=≠≤≥±×÷%$€£¥√∞]|(?<=\s)[<>](?=[\s=])|(?<=\d)[<>]|[<>](?=\d)|-(?=\d)|(?<=\b\w )[-*/](?= \w\b)|[\U0001f300-\U0001faff☀-➿]"
 )
 """A word, a character of Chinese or Japanese, a sign of arithmetic, or an emoji."""
 LIGHT = frozenset(

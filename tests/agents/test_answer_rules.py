@@ -42,6 +42,7 @@ SAME = {
     "itself": (FIRST, FIRST),
     "case": ("It is red, Vera.", "IT IS RED, VERA."),
     "punctuation": ("It is red, Vera.", "It is red Vera!"),
+    "brackets": ("It is <red>, Vera.", "It is red, Vera."),
     "marks": ("It is red, Vera.", "**It** is `red`, Vera…"),
     "opening": ("It is red, Vera.", "Sure! It is red, Vera."),
     "openings": ("It is red, Vera.", "Of course! Certainly, it is red, Vera."),
