@@ -72,6 +72,7 @@ VIEWS: dict[str, View] = {
             "label_source": "construction, or the judges or the reward model that gave the label.",
             "intended_label": "Which side was meant to be better; null where none was.",
             "judged_label": JUDGED_LABEL,
+            "agreement": "Whether the judged label is the intended one; null where one of the two is missing.",
             "margin": "How far apart the sides are; null when nothing says so.",
             "chosen_id": "The dialogue of the chosen side.",
             "rejected_id": "The dialogue of the rejected side.",
@@ -85,7 +86,7 @@ VIEWS: dict[str, View] = {
         SELECT
             pairs.pair_id, pairs.campaign_id, good.seed_id, pairs.method, pairs.split, good.n_turns,
             pairs.first_divergent_turn, pairs.n_contrast_turns, pairs.aspects, pairs.label_source,
-            pairs.intended_label, pairs.judged_label, pairs.margin, pairs.chosen_id, pairs.rejected_id,
+            pairs.intended_label, pairs.judged_label, pairs.judged_label = pairs.intended_label AS agreement, pairs.margin, pairs.chosen_id, pairs.rejected_id,
             chosen.messages AS chosen, rejected.messages AS rejected, coalesce(perturbed.kinds, []) AS kinds,
             pairs.similarity, pairs.length_ratio
         FROM pairs

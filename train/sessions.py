@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from configs.language_settings import AskFitSettings, SessionSettings, SftFitSettings
+from configs.pairing_settings import METHODS
 from store.identity import content_hash, split_of
 from store.records import Message, Split
 from train.data import is_corpus
@@ -103,10 +104,14 @@ def _of_corpus(settings: SessionSettings) -> list[Session]:
                 SELECT campaign_id FROM campaigns WHERE campaign_id = $campaign OR name = $campaign
             ))
             AND ($method IS NULL OR dialogue_id IN (SELECT chosen_id FROM pairs WHERE method = $method))
-            AND ($perturbed OR dialogue_id NOT IN (SELECT dialogue_id FROM perturbations WHERE verdict <> 'missed'))
+            AND ($perturbed OR dialogue_id NOT IN (
+                SELECT spoken.dialogue_id FROM (SELECT dialogue_id, unnest(turn_ids) AS turn_id FROM dialogues) AS spoken
+                JOIN turns USING (turn_id) JOIN perturbations USING (perturbation_id)
+                WHERE verdict <> 'missed' AND coalesce(perturbations.direction, '') <> 'better'
+            ))
             AND ($method IS NOT NULL OR branch <> 'chosen' OR campaign_id NOT IN (
-                SELECT campaign_id FROM campaigns WHERE recipe = 'capo'
-            ))  -- a chosen side of CaPO is a beginning of its main dialogue, which is read already
+                SELECT campaign_id FROM campaigns WHERE list_contains($of_main, recipe)
+            ))  -- whose chosen sides are beginnings of their main dialogues, which are read already
         ORDER BY dialogue_id
         """,
         {
@@ -114,6 +119,7 @@ def _of_corpus(settings: SessionSettings) -> list[Session]:
             "method": settings.method,
             "branches": list(settings.branches),
             "perturbed": settings.perturbed,
+            "of_main": ["capo", *METHODS],
         },
     )
     return [
