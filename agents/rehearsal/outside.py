@@ -41,6 +41,8 @@ SENTENCE = re.compile(r"[^.?!\n]*(?:[.?!]+|\n+|$)\s*")
 LONG = 16
 """From so many words on an edit also gives away a part of the text, or it would not be seen."""
 GIVEN_AWAY = 0.25
+EXCHANGED = 0.7
+"""Of the words that a worse reply misses, how many give way to another; the rest are left out."""
 
 
 def keywords(text: str) -> list[str]:
@@ -101,28 +103,26 @@ def edited(message: str, reply: str, random: Random, *, better: bool, at_least: 
     open_to_change = [word for word in asked if (word in taken) != better]
     count = min(len(open_to_change), max(at_least, random.randint(1, 3)))
     words = sorted(random.sample(open_to_change, count), key=asked.index)
+    kept = _cut(reply)
     if better:
-        return (_with_words(reply, words) if words else reply), words
+        lost = taken - set(keywords(kept))
+        return (_with_words(kept, [w for w in asked if w in words or w in lost]) if words else reply), words
     if not words:
-        return _shortened(reply, random), []
+        return f"{kept.rstrip()} {random.choice(CLOSINGS)}".strip(), []
     angles = [angle for angle in ANGLES if angle not in asked and angle not in taken]
-    for word in words:  # most are exchanged, so that the length stays
-        angle = random.choice(angles) if angles and random.random() < 0.7 else ""
-        reply = re.sub(
-            rf",? *\b{re.escape(word)}\b" if not angle else rf"\b{re.escape(word)}\b", angle, reply, flags=re.IGNORECASE
-        )
-    return _shortened(reply, random, keep_short=True), words
+    angles.append("matter")
+    left = sum(word in taken for word in asked)
+    for word in words:
+        # most are exchanged, so that the length stays; the last one always, or nothing would be spoken of
+        angle = random.choice(angles) if random.random() < EXCHANGED or left == 1 else ""
+        left -= 1
+        whole = rf"\b{re.escape(word)}\b"
+        kept = re.sub(whole if angle else rf", {whole}| {whole},| ?{whole}", angle, kept, flags=re.IGNORECASE)
+    return kept if len(reply.split()) < LONG else f"{kept.rstrip()} {random.choice(CLOSINGS)}", words
 
 
-def _with_words(reply: str, words: Sequence[str]) -> str:
-    """The words in the list that ends a plain answer of ours, or in a sentence of their own in place of the last of a long one."""
-    return f"{_cut(reply).rstrip()} It is about {', '.join(words)} as well.".strip()
-
-
-def _shortened(reply: str, random: Random, *, keep_short: bool = False) -> str:
-    if keep_short and len(reply.split()) < LONG:
-        return reply
-    return f"{_cut(reply).rstrip()} {random.choice(CLOSINGS)}".strip()
+def _with_words(kept: str, words: Sequence[str]) -> str:
+    return f"{kept.rstrip()} It is about {', '.join(words)} as well.".strip()
 
 
 def _cut(reply: str) -> str:

@@ -15,7 +15,7 @@ from agents.rehearsal.behaviour import Behaviour
 from agents.rehearsal.edits import damages, edited, faults_under, speaks_of
 from agents.rehearsal.lapses import drawn_lapse, spoiled_reply, spoiled_text
 from agents.rehearsal.oracle import faults_in
-from agents.rehearsal.prompt_text import as_json, refused_in, section, transcript_in
+from agents.rehearsal.prompt_text import as_json, refusals_in, section, transcript_in
 from agents.rehearsal.reading import names_first, read_answer, remember
 from agents.rehearsal.world import write_answer
 from store.identity import chance
@@ -24,6 +24,8 @@ from store.records import Message
 ASPECT = re.compile(r"^- (.+?): .*$")
 DIRECTION = re.compile(r"\b(better|as good|worse|poor)\b")
 MOST = re.compile(r"\bat most (\d+)\b[^\n]*\bchoose\b")
+TOO_LIKE = re.compile(r"differ|identical|same", re.IGNORECASE)
+"""What is said of a second answer that was too like the first; the next one goes further from it."""
 POOR_RATE = 0.6
 """Right parts that a poor answer spoils on purpose, those first of which its aspects speak; at least one always."""
 WORST = float("inf")
@@ -68,7 +70,7 @@ def boost(prompt: str, random: Random, behaviour: Behaviour) -> str:
     lapse = drawn_lapse(random, behaviour.lapses, "boost")
     messages, first, wish = transcript_in(prompt), section(prompt, "answer"), wish_in(prompt)
     fails = behaviour.edit_failure_rate > 0.0 and random.random() < behaviour.edit_failure_rate
-    at_least = 1 + len(refused_in(prompt))  # what was too like the first answer goes further from it
+    at_least = 1 + sum(bool(TOO_LIKE.search(why)) for why in refusals_in(prompt))
     claimed, plan, answer = _second(messages, first, wish, at_least, random)
     if fails and plan:
         _, done, other = _second(messages, first, wish._replace(better=not wish.better), at_least, random)
@@ -201,14 +203,20 @@ def _turned(verdict: str, random: Random) -> str:
 def _as_the_blind_see(
     verdicts: dict[str, str], messages: Sequence[Message], sides: Sequence[str], rate: float
 ) -> dict[str, str]:
-    """All verdicts on some pairs of answers turned round, by a chance that knows the pair and not which of the two stands first."""
+    """All verdicts on some pairs of answers turned round, by a chance that knows the pair and not which of the two stands first.
+
+    Of two that are as good as each other one is called better; an aspect in which they are alike stays so, and so do equal texts.
+    """
+    if sides[0] == sides[1]:
+        return verdicts
     ordered = sorted(sides)
     random = chance("blind", [(m.role, m.content) for m in messages], ordered)
     if random.random() >= rate:
         return verdicts
     names = {"first": "AB"[sides.index(ordered[0])], "second": "AB"[sides[0] == ordered[0]]}
     favoured = random.choice(["first", "second"])  # of two that are as good as each other
-    return {name: {"A": "B", "B": "A"}.get(verdict, names[favoured]) for name, verdict in verdicts.items()}
+    turned = {"A": "B", "B": "A", "tie": names[favoured]}
+    return {name: verdict if name and verdict == "tie" else turned[verdict] for name, verdict in verdicts.items()}
 
 
 def _erring(verdict: str, sides: Sequence[str], random: Random, behaviour: Behaviour) -> str:

@@ -8,7 +8,7 @@ from store.records import Message
 
 MISSED = re.compile(r"^<missed>\n(.*?)\n</missed>$", re.DOTALL | re.MULTILINE)
 CAUGHT = re.compile(r"^<caught>\n(.*?)\n</caught>$", re.DOTALL | re.MULTILINE)
-REFUSED = re.compile(r"^<refused>\n(.*?)\n?^</refused>$", re.DOTALL | re.MULTILINE)
+REFUSED = re.compile(r"^(.*):\n<refused>\n", re.MULTILINE)
 TURN = re.compile(r"^<(user|assistant|system)>\n(.*?)\n?^</\1>$", re.DOTALL | re.MULTILINE)
 
 
@@ -28,8 +28,8 @@ def caught_in(prompt: str) -> list[str]:
     return CAUGHT.findall(prompt[max(prompt.rfind("\n</transcript>"), 0) :])
 
 
-def refused_in(prompt: str) -> list[str]:
-    """The second answers that could not be used; they stand behind the first."""
+def refusals_in(prompt: str) -> list[str]:
+    """Why earlier second answers could not be used, in words; they stand behind the first answer."""
     return REFUSED.findall(prompt[max(prompt.rfind("\n</answer>"), 0) :])
 
 
