@@ -1,8 +1,7 @@
 """What the second answer of a pair must not be, as pure functions of two texts and a prompt: no model is asked.
 
 It must say something, be whole, differ from the first answer, and speak to the user alone: of no other answer, no editing, and
-none of the aspects that it was written for. A phrase of either kind counts only where neither the user nor the first answer
-speaks so: who asks for a letter to be revised gets "the revised version", and that is no fault.
+none of the aspects that it was written for (`agents.answer_talk`).
 
 Where two answers are the same (`near_identical`): with the same words and signs of arithmetic, once case, other punctuation
 and a polite opening or close ("Sure!", "I hope this helps!") are taken off, they always are. Otherwise two things must come
@@ -16,11 +15,12 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Collection
 from typing import Literal
 
 from rapidfuzz.distance import LCSseq
+
+from agents.answer_talk import CJK, speaks_of_aspects, speaks_of_editing
 
 AnswerFault = Literal["empty", "cut_off", "near_identical", "speaks_of_editing", "speaks_of_aspects"]
 """That an answer cannot be parsed is found by who parses it."""
@@ -68,7 +68,6 @@ def is_empty(answer: str) -> bool:
 
 # the same again
 
-CJK = "぀-ヿ㐀-䶿一-鿿"
 TOKEN = re.compile(
     rf"[{CJK}]|[^\W{CJK}_]+|[+=≠≤≥±×÷%$€£¥√∞]|(?<=\s)[<>](?=[\s=])|(?<=\d)[<>]|[<>](?=\d)|-(?=\d)|(?<=\b\w )[-*/](?= \w\b)|[\U0001f300-\U0001faff☀-➿]"
 )
@@ -119,237 +118,3 @@ def hardly_differ(one: str, other: str, threshold: float) -> bool:
         return False
     changed = max(sum(word not in LIGHT for word in words) for words in (put_in, left_out))
     return changed < min(MANY_CHANGED, math.ceil(max(len(said), len(before)) / WORDS_A_CHANGE))
-
-
-# talk of editing, and of other answers
-
-REWORKED = r"(?:revised|re-?written|reworked|re-?worded|rephrased|edited|redrafted)"
-BETTERED = r"(?:improved|better|worse|corrected|updated|enhanced|refined|modified|polished|weaker|stronger|alternative|second|new)"
-ANSWER = r"(?:answer|response|reply)"
-TEXT = r"(?:answer|response|reply|version|draft|attempt|rewrite|revision|summary|explanation)"
-EARLIER = r"(?:previous|original|first|earlier|prior|initial|other|given|provided|existing|old)"
-I_HAVE = r"\bi(?:['’]ve| have|['’]ll| will)?(?: now| also| just)?"
-
-REWORKING = re.compile(
-    rf"\b{REWORKED} (?:version|{ANSWER}|draft|text|summary)\b"
-    rf"|\bhere(?:['’]s| is| are)(?: my| a| an| the| one)?(?: slightly| much| more| even| somewhat)* (?:{REWORKED}|{BETTERED})(?: and \w+)? {TEXT}\b"
-    rf"|\b(?:as|in|with) (?:an?|the|my|this) {BETTERED} {ANSWER}\b"
-    rf"|^\W*(?:{REWORKED}|{BETTERED}) {TEXT}\W{{0,4}}:"
-    rf"|{I_HAVE} (?:revised?|re-?written|re-?wrote|re-?worded?|re-?phrased?|re-?worked|re-?drafted)\b"
-    rf"|{I_HAVE} (?:edited|improved|changed|modified|corrected|adjusted|updated|altered|fixed|shortened|expanded(?: on)?) (?:the|my|this|your|that) (?:{EARLIER} )?{TEXT}\b"
-    rf"|{I_HAVE} made (?:the following|some|a few|several|these|two|three|small|minor|no) (?:\w+ )?(?:changes|edits|revisions|improvements|modifications|corrections|adjustments)\b"
-    r"|^\W*(?:changes|edits|revisions|improvements|modifications)(?: (?:i|that were|i have))? made\b|^\W*(?:edit|editing|revision) (?:plan|notes?)\W{0,4}:"
-    r"|\b(?:überarbeitete|verbesserte|umgeschriebene|neu formulierte)[nrs]? (?:version|fassung|antwort|text)\b|\bich habe (?:die|meine|diese|den) (?:antwort|text|fassung)\w* (?:überarbeitet|verbessert|umgeschrieben|geändert)"
-    r"|\bversion (?:révisée|améliorée|corrigée|remaniée|réécrite)\b|\bréponse (?:révisée|améliorée|corrigée|remaniée)\b|\bj['’]ai (?:révisé|réécrit|reformulé|amélioré|remanié) (?:la|ma|cette) réponse"
-    r"|\b(?:versión|respuesta) (?:revisada|mejorada|corregida|reescrita)\b|\bhe (?:revisado|reescrito|reformulado|mejorado) (?:la|mi|esta) respuesta"
-    r"|(?:修改|修订|改进|改写|润色|优化|更新)(?:后|过|版)?的(?:版本|回答|答案|回复|文本)|(?:修订|改进|修改|优化)版(?:本)?[：:]|我(?:已经?|对[^。，]{0,12})(?:修改|改写|改进|润色|重写)了",
-    re.IGNORECASE | re.MULTILINE,
-)
-"""Of a text that was made of another one."""
-COMPARING = re.compile(
-    rf"\b(?:compared (?:to|with)|in contrast to|unlike|(?:better|worse|more \w+|less \w+|shorter|longer|clearer) than|as opposed to) (?:the|my|that|your|its) {EARLIER} {ANSWER}\b"
-    rf"|\b(?:this|my|the (?:second|new|above|present|following|{BETTERED})) {ANSWER} (?:is|was|will be|aims to be|tries to be)(?: \w+)? (?:better|worse|superior|inferior|improved|more \w+|less \w+|weaker|stronger)\b"
-    rf"|\b(?:this|my|the (?:second|new|above|present)) {ANSWER} (?:improves|expands|builds|elaborates) (?:on|upon)\b"
-    rf"|\bthe (?:first|other|original|given|provided|existing) {ANSWER} (?:was|is|did|does|had|has|lacks?|lacked|failed|misses|missed|contains|contained|omits|omitted|states|stated|says|said|gives|gave)\b"
-    rf"|\b(?:this|my) {ANSWER}(?: has been| is| was)? (?:deliberately|intentionally|purposely|purposefully)\b|{I_HAVE} (?:deliberately|intentionally|purposely) (?:made|left out|omitted|introduced|altered|changed|kept|included|added)\b"
-    r"|\b(?:diese|meine) antwort ist (?:\w+ )?(?:besser|schlechter|genauer|vollständiger)|\b(?:im vergleich zu[rm]?|als die) (?:vorherigen?|ersten?|ursprünglichen?) antwort\b"
-    r"|\bcette réponse est (?:\w+ )?(?:meilleure|pire|plus \w+|moins \w+)|\bpar rapport à la réponse (?:précédente|initiale|originale)|\bque la réponse (?:précédente|initiale|originale)"
-    r"|\besta respuesta es (?:\w+ )?(?:mejor|peor|más \w+|menos \w+)|\b(?:en comparación con|que) la respuesta (?:anterior|original|inicial)"
-    r"|(?:与|和|比|相比)(?:之前|先前|原来|原先|上一个|第一个|前一个)的?(?:回答|答案|回复)|(?:这个|本|此)(?:回答|答案|回复)(?:更|比)",
-    re.IGNORECASE,
-)
-"""Of this answer beside another one, or of what it does on purpose."""
-
-ASKS_TO_REWORK = re.compile(
-    r"\b(?:revis\w+|re-?writ\w+|re-?wrote|re-?phras\w+|re-?word\w*|re-?work\w*|re-?draft\w*|edit(?:s|ed|ing|or)?|proof-?read\w*|paraphras\w+|polish|version|draft|touch up|correct(?:ed|ion|ions)?)\b"
-    r"|\b(?:improve|change|modify|alter|fix|shorten|lengthen|expand|extend|update|simplify|adjust|adapt|translate|convert|turn|make|made|add|include|remove|replace|refine|enhance|condense|tweak|tailor|incorporate)\b"
-    r"(?: \w+){0,2}? (?:it|this|that|them|these|those|text|essay|e-?mail|letter|message|note|sentences?|paragraphs?|poem|story|code|function|script|summary|answer|response|reply|article|list|title|speech|report|description|review|post|plan|proposal|statement|outline|paper)\b"
-    r"|\b(?:better|another|different|shorter|longer|simpler|more \w+|less \w+) (?:answer|response|reply|way|one|wording|phrasing|title|summary)\b"
-    r"|\b(?:what|where|why|how) (?:did|have|do) you (?:change|edit|alter|differ)\w*"
-    r"|überarbeite|umschreib|verbesser|formulier|korrigier|änder|kürz|révis|réécri|reformul|amélior|corrig|modifi|raccourc|revis|reescrib|mejor|reformul|correg|acort|修改|改写|改进|润色|重写|修订|优化|更正|纠正|缩短|改成|改为|换成",
-    re.IGNORECASE,
-)
-ASKS_TO_COMPARE = re.compile(
-    rf"\b(?:compar\w+|contrast\w*|evaluat\w+|critiqu\w+|grade|judge|rate|assess\w*|review\w*|feedback)\b.{{0,80}}\b{ANSWER}s?\b"
-    rf"|\b(?:your|my|the|this|that|these|those|two|both|which|each|first|second|previous|last|other|better|student['’]?s?|{ANSWER} [a-d1-4]) {ANSWER}s?\b|\b{ANSWER} (?:[ab1-4]|one|two)\b"
-    r"|\bon purpose\b|\b(?:deliberate|intentional|purpose)ly\b"
-    r"|antwort|réponse|respuesta|回答|答案|回复",
-    re.IGNORECASE | re.DOTALL,
-)
-KINDS = ((REWORKING, ASKS_TO_REWORK), (COMPARING, ASKS_TO_COMPARE))
-"""Each with what a user says who is to be answered so."""
-STEMS = (
-    *(
-        "answer",
-        "response",
-        "reply",
-        "summary",
-        "explanation",
-        "version",
-        "draft",
-        "attempt",
-        "edit",
-        "revis",
-        "réécri",
-        "reformul",
-    ),
-    *(
-        "rewrit",
-        "rewrote",
-        "rework",
-        "reword",
-        "rephras",
-        "re-w",
-        "re-d",
-        "re-p",
-        " made",
-        "deliberately",
-        "intentionally",
-        "purpose",
-    ),
-    *(
-        "antwort",
-        "fassung",
-        "réponse",
-        "respuesta",
-        "versión",
-        "回答",
-        "答案",
-        "回复",
-        "版",
-        "文本",
-        "修改",
-        "改写",
-        "改进",
-        "润色",
-        "重写",
-    ),
-)
-"""Every phrase has one of these; no other part of a long answer is read closely."""
-NEAR = 160
-"""Letters of a phrase before or after its stem, at most."""
-
-
-def speaks_of_editing(answer: str, prompt: str, first: str) -> bool:
-    """Whether an answer speaks of another text that it was made of, or is better or worse than, and nobody did before."""
-    parts = list(_around(answer, STEMS))
-    return any(
-        any(phrase.search(answer, *part) for part in parts)
-        and not phrase.search(first)
-        and not phrase.search(prompt)
-        and not asks.search(prompt)
-        for phrase, asks in KINDS
-    )
-
-
-def _around(text: str, stems: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Where a text has one of these stems, with what stands near: parts that do not overlap, in order."""
-    lowered = text.lower()
-    if len(lowered) != len(text):  # a letter or two grow in lower case
-        yield 0, len(text)
-        return
-    places = sorted(found.start() for stem in stems for found in re.finditer(stem, lowered))
-    start = end = -1
-    for place in places:
-        if start >= 0 and place - NEAR > end:
-            yield start, end
-            start = -1
-        start, end = max(0, place - NEAR) if start < 0 else start, place + NEAR
-    if start >= 0:
-        yield start, end
-
-
-# talk of aspects
-
-
-def speaks_of_aspects(answer: str, prompt: str, first: str, aspects: Collection[str]) -> bool:
-    """Whether an answer speaks of the qualities that it was written for, those alone that were not spoken of before."""
-    before = f"{prompt}\n{first}"
-    lowered = answer.lower()
-    if ("aspect" in lowered or "respects" in lowered) and HEADED.search(answer) and not HEADED.search(before):
-        return True
-    present = [name for name in aspects if _named((name,)).search(answer)]
-    unspoken = tuple(sorted(name for name in present if not _named((name,)).search(before)))
-    if not unspoken:
-        return False
-    if _talk(unspoken).search(answer):
-        return True
-    labels = {re.sub(r"\W+", " ", found[1]).casefold() for found in _label(unspoken).finditer(answer)}
-    opening = _label(unspoken).match(answer.lstrip())
-    return len(labels) > 1 or opening is not None
-
-
-HEADED = re.compile(
-    r"^\W*(?:(?:chosen|selected|relevant|key|quality) )?aspects?(?: (?:chosen|selected|addressed|improved))?\W{0,4}:"
-    r"|\b(?:chosen|selected) (?:aspects|respects)\b|\b(?:better|worse|improved|weaker|stronger) in (?:these|the following|the chosen) (?:aspects|respects)\b",
-    re.IGNORECASE | re.MULTILINE,
-)
-
-
-def _adjective(name: str) -> str | None:
-    """complete of completeness, factual of factuality, relevant of relevance, accurate of accuracy, honest of honesty."""
-    for ending, instead in (
-        ("ness", ""),
-        ("ality", "al"),
-        ("ity", ""),
-        ("ance", "ant"),
-        ("ence", "ent"),
-        ("acy", "ate"),
-        ("ty", "t"),
-    ):
-        if name.endswith(ending) and len(name) > len(ending) + 3:
-            return name.removesuffix(ending) + instead
-    return None
-
-
-def _pattern(name: str) -> str:
-    return r"[\s_-]+".join(map(re.escape, name.split()))
-
-
-def _either(names: Iterable[str]) -> str:
-    return "(?:" + "|".join(map(_pattern, names)) + ")"
-
-
-@lru_cache(maxsize=256)
-def _named(names: tuple[str, ...]) -> re.Pattern[str]:
-    """A name, or its adjective."""
-    forms = [*names, *(form for name in names if (form := _adjective(name)))]
-    return re.compile(
-        rf"(?<!\w){_either(forms)}(?!\w)|{_either(names)}"
-        if any(map(_unspaced, names))
-        else rf"(?<!\w){_either(forms)}(?!\w)",
-        re.IGNORECASE,
-    )
-
-
-def _unspaced(name: str) -> bool:
-    return re.search(f"[{CJK}]", name) is not None
-
-
-@lru_cache(maxsize=256)
-def _label(names: tuple[str, ...]) -> re.Pattern[str]:
-    """A name that heads a line, before a colon."""
-    return re.compile(rf"^[^\w\n]*({_either(names)})[^\w\n:：]*[:：]", re.IGNORECASE | re.MULTILINE)
-
-
-@lru_cache(maxsize=256)
-def _talk(names: tuple[str, ...]) -> re.Pattern[str]:
-    """A name or its adjective in a phrase that is about an answer."""
-    name = _either(names)
-    forms = [form for one in names if (form := _adjective(one))]
-    answer = r"(?:this|my|the|the (?:second|new)) (?:answer|response|reply|summary)"
-    parts = [
-        rf"\bin (?:terms|respect) of (?:its |the |their )?{name}(?!\w)",
-        rf"\b(?:the|its|this|my) {name} of (?:{answer})\b",
-        rf"\b{answer}(?: \w+){{0,6}} {name}(?!\w)",
-        rf"\b(?:in bezug auf|hinsichtlich|en termes de|en cuanto a|en términos de) (?:die |der |la |el |l['’])?{name}(?!\w)",
-        rf"在{name}(?:方面|上)|就{name}而言",
-    ]
-    if forms:
-        either = _either(forms)
-        parts += [
-            rf"(?:^|[.!?]\s+|\n\s*)to be (?:more|less|as) {either}(?: as possible)?(?: and \w+)?[,:]",
-            rf"\b{answer} (?:is|was|aims to be|tries to be|will be)(?: \w+)? (?:more |less |as )?{either}(?!\w)",
-            rf"\b(?:a|an|my|this) (?:more|less) {either} (?:answer|response|reply|summary|version)\b",
-        ]
-    return re.compile("|".join(parts), re.IGNORECASE | re.MULTILINE)

@@ -134,7 +134,30 @@ EDITING = [
     "He mejorado la respuesta: en Oslo, Noruega.",
     "以下是改进后的回答：在奥斯陆。",
     "与之前的回答相比，这个更完整：奥斯陆。",
+    "Here's an edited response that is less complete: Oslo.",
+    "In this improved version, the museum is in Oslo.",
+    "This is a slightly worse version of the answer: Rome.",
+    "My second answer: Oslo.",
+    "Version 2: in Oslo, by ferry.",
+    "Rewritten: it is in Oslo by the sea.",
+    "Edit: added the ferry. It is in Oslo.",
+    "Changes made: none but the ferry. Oslo.",
+    "This revision adds the ferry: Oslo.",
+    "I removed the details about the ship. It's in Oslo.",
+    "I've added some words to the answer. In Oslo.",
+    "Let me improve the previous answer: Oslo.",
+    "The response above has been altered to say Rome.",
+    "To make the answer worse, let it be Rome.",
+    "Unlike the first response, mine has the ferry.",
+    "It is in Oslo; the ferry is not in the answer, and that is better than the answer above.",
+    "The original answer was fine, but it lacks the ferry.",
+    "In Rome. Note: this answer is deliberately wrong.",
+    "Diese Antwort ist besser: in Oslo.",
+    "Cette réponse est plus complète : à Oslo.",
+    "Esta respuesta es mejor: en Oslo.",
+    "我已修改了：在奥斯陆。",
 ]
+FILLER = "\nThe ship lay in the ice for years, and the men on board walked, ate, read and slept.\n" * 50
 
 
 @pytest.mark.parametrize("answer", EDITING)
@@ -142,6 +165,12 @@ def test_an_answer_that_speaks_of_editing_is_caught(answer: str) -> None:
     assert fault(answer) == "speaks_of_editing"
     assert fault(answer, first=None) == "speaks_of_editing"
     assert fault(answer, first=f"{answer} Or so they say, those who were there in May.") is None
+
+
+@pytest.mark.parametrize("answer", EDITING)
+def test_it_is_caught_wherever_it_stands_in_a_long_answer(answer: str) -> None:
+    assert fault(f"{FILLER}{answer}{FILLER}") == "speaks_of_editing"
+    assert fault(f"İ{FILLER}{answer}{FILLER}") == "speaks_of_editing"  # a letter that is two in lower case
 
 
 @pytest.mark.parametrize(
@@ -169,6 +198,10 @@ def test_who_asks_for_an_edit_or_a_comparison_is_answered_so(prompt: str, answer
         "I changed the tyre and drove on. The original was worse.",
         "Historians revised their view: the first answer that Galileo gave had been lost.",
         "She gave a better answer in the second interview.",
+        "My apologies for the confusion. You are right: it is in Oslo.",
+        "A sphere is a three-dimensional version of a circle.",
+        "Add the eggs to the dough; I added sugar to the cream and left out the salt.",
+        "An answer to this was found in 1902, and a new response to it in 1910.",
         "This is worse than the flood of 1953.",
         "To improve your sleep, make the following changes: go to bed early, drink no coffee.",
         "The immune response is stronger after the second dose, compared to the first dose.",
@@ -186,6 +219,11 @@ ASPECT_TALK = [
     "It is in Oslo. This answer improves completeness.",
     "**Relevance**: it is in Oslo.\n**Completeness**: since 1936.",
     "The chosen aspects are served by saying Oslo.",
+    "For better factuality: Oslo, 1936.",
+    "With regard to completeness, the ferry goes in summer.",
+    "It is in Oslo (completeness).",
+    "[relevance] It is in Oslo.",
+    "Less relevant answer: Rome is nice.",
 ]
 
 
@@ -231,10 +269,10 @@ def test_prose_with_the_words_of_aspects_is_no_talk_of_them(answer: str) -> None
 
 def test_long_answers_cost_little() -> None:
     words = " ".join(f"word{number % 997}" for number in range(10_000))
-    started = time.perf_counter()
+    started = time.process_time()
     assert fault(words, first=words.replace("word5 ", "other ")) == "near_identical"
     assert fault(words[::-1], first=words) is None
-    assert time.perf_counter() - started < 0.5  # 10,000 words cost some 25 ms each
+    assert time.process_time() - started < 0.5  # 10,000 words cost some 25 ms each
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the data of MT-Bench-101 are not here")
