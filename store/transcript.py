@@ -20,7 +20,7 @@ from store.database import query
 from store.queries import resolve_id
 
 ROLE_STYLES = {"system": "magenta", "user": "bold cyan", "assistant": "bold green"}
-PERTURBED_STYLE = "bold red"
+PERTURBED_STYLE, BETTERED_STYLE = "bold red", "bold blue"
 VERDICTS = {"landed": "it landed", "missed": "it missed", "unchecked": "not checked"}
 
 # C0 except tab and newline, DEL, C1, and the marks that turn the direction of text.
@@ -33,10 +33,13 @@ class ShownTurn(NamedTuple):
     turn_id: str
     role: str
     content: str
-    kind: str | None
-    altered_instruction: str | None
-    verdict: str | None
-    verdict_source: str | None
+    kind: str | None = None
+    altered_instruction: str | None = None
+    verdict: str | None = None
+    verdict_source: str | None = None
+    direction: str | None = None
+    aspects: Sequence[str] | None = None
+    plan: str | None = None
 
 
 def neutral(text: str) -> str:
@@ -140,10 +143,10 @@ def _verdicts(path: str | os.PathLike[str], console: Console, where: str, parame
     rows = query(
         path,
         f"""
-        SELECT label_set, coalesce(judge, judge_model) AS judge, presentation, turns.depth, verdict, score, opponent_id,
+        SELECT label_set, rubric, coalesce(judge, judge_model) AS judge, presentation, turns.depth, verdict, score, opponent_id,
             coalesce(judgements.error, rationale, '') AS why
         FROM judgements LEFT JOIN turns USING (turn_id) WHERE {where}
-        ORDER BY label_set, judge, turns.depth, presentation, opponent_id
+        ORDER BY label_set, judge, turns.depth, rubric LIKE 'aspect: %', presentation, rubric, opponent_id
         """,
         parameters,
     )
@@ -155,9 +158,10 @@ def _verdicts(path: str | os.PathLike[str], console: Console, where: str, parame
         how = row["presentation"].replace("_", " ") if row["presentation"] != "single" else ""
         how = how if row["depth"] is None else f"depth {row['depth']}"
         against = f"against {row['opponent_id']}" if row["opponent_id"] else ""
-        about = ", ".join(filter(None, (how, against)))
+        aspect = row["rubric"].removeprefix("aspect: ") if row["rubric"].startswith("aspect: ") else ""
+        about = ", ".join(filter(None, (how, aspect, against)))
         head = Text.assemble((neutral(f"{row['label_set']} · {row['judge']}"), "dim"), f" · {about}" if about else "")
-        why = f"  {neutral(' '.join(row['why'].split()))}" if row["why"] else ""
+        why = f"  {neutral(' '.join(row['why'].split()))}" if row["why"] and not aspect else ""
         _line(console, Text.assemble(head, ": ", (neutral(said), "bold"), why))
 
 
@@ -168,7 +172,7 @@ def _show_seed(path: str | os.PathLike[str], identity: str, console: Console) ->
     _line(console, Text(neutral(seed["metadata"]), style="dim"))
     _turns(
         console,
-        [ShownTurn("", message["role"], message["content"], None, None, None, None) for message in seed["messages"]],
+        [ShownTurn("", message["role"], message["content"]) for message in seed["messages"]],
     )
     dialogues = query(
         path,
@@ -203,7 +207,8 @@ def _path_of(path: str | os.PathLike[str], dialogue_id: str) -> list[ShownTurn]:
         path,
         """
         SELECT turns.turn_id, turns.role, turns.content, perturbations.kind, perturbations.altered_instruction,
-            perturbations.verdict, perturbations.verdict_source
+            perturbations.verdict, perturbations.verdict_source, perturbations.direction, perturbations.aspects,
+            perturbations.plan
         FROM (
             SELECT unnest(turn_ids) AS turn_id, generate_subscripts(turn_ids, 1) AS place
             FROM dialogues WHERE dialogue_id = ?
@@ -222,11 +227,22 @@ def _turns(console: Console, turns: Sequence[ShownTurn]) -> None:
         if turn.kind is not None:
             by = f" (by {neutral(turn.verdict_source)})" if turn.verdict_source else ""
             verdict = VERDICTS.get(turn.verdict or "", turn.verdict or "")
-            head.append(f"  [PERTURBED: {turn.kind}, {verdict}{by}]", style=PERTURBED_STYLE)
+            style = BETTERED_STYLE if turn.direction == "better" else PERTURBED_STYLE
+            head.append(f"  [{_what_was_done(turn)}, {verdict}{by}]", style=style)
         _line(console, head)
+        if turn.plan is not None:
+            _block(console, Text(f"plan: {neutral(turn.plan)}", style="italic"))
         if turn.altered_instruction is not None:
             _block(console, Text(f"answered instead: {neutral(turn.altered_instruction)}", style="italic red"))
         _block(console, Text(neutral(turn.content)))
+
+
+def _what_was_done(turn: ShownTurn) -> str:
+    """An error that was injected, or an edit with its direction and aspects."""
+    if turn.direction is None:
+        return f"PERTURBED: {turn.kind}"
+    aspects = f" in {neutral(', '.join(turn.aspects))}" if turn.aspects else ""
+    return f"WRITTEN TO BE {turn.direction.upper()}{aspects}: {turn.kind}"
 
 
 def _fields(console: Console, row: dict[str, Any]) -> None:

@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 
 from agents.judge import Judge, Opinion, names_apart
-from agents.prompts import CONTEXT_VARIABLES, JUDGING_VARIABLES, VARIABLES, Prompts
+from agents.prompts import CONTEXT_VARIABLES, JUDGING_VARIABLES, PREFER, VARIABLES, Prompts
 from agents.protocol import DialogueSoFar
 from agents.providers import ProviderError
 from tests.scripted import PatientLedger, language_model, said, scripted_model
 from tests.servers import Reply, failure, openai_completion, scripted_server
 
-PROMPTS = Prompts(variables=VARIABLES | JUDGING_VARIABLES | CONTEXT_VARIABLES)
+PROMPTS = Prompts(variables=VARIABLES | JUDGING_VARIABLES | CONTEXT_VARIABLES | PREFER)
 ASKED = (said("user", "What is the capital of France?"), said("assistant", "Paris."), said("user", "And its river?"))
 WHOLE = DialogueSoFar("camp_1", "dlg_1", (*ASKED, said("assistant", "The Seine.")), 0)
 OTHER = (*ASKED, said("assistant", "The Rhine."))
+ASPECTS = {"factuality": "it is right", "Relevance": "it answers this"}
 Act = Callable[[Judge], Coroutine[Any, Any, Opinion]]
 RUBRICS: dict[str, Act] = {
     "verify": lambda judge: judge.verify(WHOLE._replace(messages=ASKED), "The Seine."),
@@ -27,6 +28,9 @@ RUBRICS: dict[str, Act] = {
     ),
     "compare": lambda judge: judge.compare(WHOLE, OTHER, "chosen_first"),
     "reference_compare": lambda judge: judge.compare(WHOLE, OTHER, "rejected_first", reference=["Paris", "Seine"]),
+    "prefer": lambda judge: judge.prefer(
+        WHOLE._replace(messages=ASKED), "The Seine.", "The Rhine.", "rejected_first", aspects=ASPECTS, by_aspect=True
+    ),
     "score": lambda judge: judge.score(WHOLE),
     "reference": lambda judge: judge.score(WHOLE, reference=["Paris", "Seine"]),
     "score_turn": lambda judge: judge.score_turn(WHOLE._replace(messages=ASKED), "The Seine."),
@@ -53,7 +57,7 @@ def ask(act: Act, *replies: str, repairs: int = 2) -> tuple[Opinion, list[str], 
 def test_each_rubric_asks_by_its_own_prompt_and_reads_the_answer(rubric: str) -> None:
     opinion, heard, ledger = ask(RUBRICS[rubric], json.dumps({**GOOD, "rationale": "so it is"}))
     verdicts = {"verify": "missed", "verify_context": "missed", "depends": "depends"}
-    verdicts |= {"compare": "chosen", "reference_compare": "rejected"}
+    verdicts |= {"compare": "chosen", "reference_compare": "rejected", "prefer": "rejected"}
     assert (opinion.verdict, opinion.rationale) == (verdicts.get(rubric, "scored"), "so it is")
     assert opinion.score == (None if rubric in verdicts else 7.0)
     assert [text.startswith(f"Task: {rubric}\n") for text in heard] == [True]
@@ -78,7 +82,15 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("reply", NONSENSE.values(), ids=NONSENSE.keys())
-@pytest.mark.parametrize("rubric", ["verify", "compare", "score"])
+def test_verdicts_by_aspect_are_told_by_sides_and_what_is_not_said_is_left_out() -> None:
+    reply = {"better": "B", "aspects": {"FACTUALITY": "a", "Relevance": "neither", "beauty": "A"}}
+    opinion, heard, _ = ask(RUBRICS["prefer"], json.dumps(reply))
+    assert (opinion.verdict, opinion.aspects) == ("chosen", (("factuality", "rejected"),))
+    assert "<answer_a>\nThe Rhine.\n</answer_a>" in heard[0]
+    assert ask(RUBRICS["prefer"], '{"better": "tie", "aspects": "all"}')[0].aspects == ()
+
+
+@pytest.mark.parametrize("rubric", ["verify", "compare", "score", "prefer"])
 def test_what_cannot_be_read_is_asked_for_again_and_then_invalid_with_its_raw_text(rubric: str, reply: str) -> None:
     opinion, heard, ledger = ask(RUBRICS[rubric], reply)
     assert (opinion.verdict, opinion.raw, opinion.score, opinion.rationale) == ("invalid", reply, None, None)

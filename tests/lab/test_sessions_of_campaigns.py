@@ -12,6 +12,7 @@ from configs.settings import CONTEXT_KINDS, CampaignSettings
 from graphs.campaign import run_campaign
 from graphs.seeds import load_seeds
 from store.database import query
+from train.errors import TrainError
 from train.sessions import Session, read_sessions
 
 
@@ -28,6 +29,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     errors = {"schedule": "context", "kinds": list(CONTEXT_KINDS), "verify": True}
     play(path, name="live", recipe="dialogue", perturb=errors, models=perfect)
     play(path, name="capo", recipe="capo", models=perfect)
+    boosts = {"name": "boosts", "recipe": "rmboost", "turns": 3, "models": perfect}
+    play(path, **boosts, pairing={"boost": {"better": 0.5}})
+    play(path, **boosts | {"name": "worse"}, pairing={"go_on_from": "rejected", "boost": {"better": 0.0}})
     misbehaving = {"user": {"model": "rehearsal/misbehaving"}}
     play(path, name="failing", recipe="dialogue", gate={"retries": 0, "repetitive": 0.95}, models=misbehaving)
     return path
@@ -70,3 +74,17 @@ def test_dialogues_that_failed_are_not_learned_from(corpus: Path) -> None:
     assert set(statuses.values()) == {"done", "failed"}
     read = {session.session_id for session in sessions(corpus, campaign="failing")}
     assert {statuses[identity] for identity in read} == {"done"}
+
+
+def test_conversations_of_rmboost_are_read_once_and_none_that_went_on_from_a_worse_answer(corpus: Path) -> None:
+    found = sessions(corpus, campaign="boosts")
+    branches = query(
+        corpus,
+        "SELECT branch, count(*) AS n FROM dialogues JOIN campaigns USING (campaign_id) WHERE name = 'boosts' GROUP BY 1",
+    )
+    assert {row["branch"] for row in branches} == {"main", "chosen", "rejected"}
+    assert len(found) == 12
+    assert all(turn.verdict == "right" for session in found for turn in grade(session.messages))
+    assert sessions(corpus, campaign="worse", perturbed=True)
+    with pytest.raises(TrainError, match="no conversations"):
+        sessions(corpus, campaign="worse")

@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
-    Gemma2Config, Gemma3TextConfig, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
 )  # fmt: skip
 from transformers.models.auto import AutoModelForCausalLM
 
