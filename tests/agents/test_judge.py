@@ -82,14 +82,6 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("reply", NONSENSE.values(), ids=NONSENSE.keys())
-def test_verdicts_by_aspect_are_told_by_sides_and_what_is_not_said_is_left_out() -> None:
-    reply = {"better": "B", "aspects": {"FACTUALITY": "a", "Relevance": "neither", "beauty": "A"}}
-    opinion, heard, _ = ask(RUBRICS["prefer"], json.dumps(reply))
-    assert (opinion.verdict, opinion.aspects) == ("chosen", (("factuality", "rejected"),))
-    assert "<answer_a>\nThe Rhine.\n</answer_a>" in heard[0]
-    assert ask(RUBRICS["prefer"], '{"better": "tie", "aspects": "all"}')[0].aspects == ()
-
-
 @pytest.mark.parametrize("rubric", ["verify", "compare", "score", "prefer"])
 def test_what_cannot_be_read_is_asked_for_again_and_then_invalid_with_its_raw_text(rubric: str, reply: str) -> None:
     opinion, heard, ledger = ask(RUBRICS[rubric], reply)
@@ -100,6 +92,14 @@ def test_what_cannot_be_read_is_asked_for_again_and_then_invalid_with_its_raw_te
     done = [call for call in ledger.notes if call.status == "done"]
     assert len({call.call_id for call in done}) == 3
     assert opinion.call_id == done[-1].call_id
+
+
+def test_verdicts_by_aspect_are_told_by_sides_and_what_is_not_said_is_left_out() -> None:
+    reply = {"better": "B", "aspects": {"FACTUALITY": "a", "Relevance": "neither", "beauty": "A"}}
+    opinion, heard, _ = ask(RUBRICS["prefer"], json.dumps(reply))
+    assert (opinion.verdict, opinion.aspects) == ("chosen", (("factuality", "rejected"),))
+    assert "<answer_a>\nThe Rhine.\n</answer_a>" in heard[0]
+    assert ask(RUBRICS["prefer"], '{"better": "tie", "aspects": "all"}')[0].aspects == ()
 
 
 def test_a_judge_is_told_what_was_wrong_and_may_mend_it() -> None:

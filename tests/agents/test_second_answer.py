@@ -98,6 +98,7 @@ def test_the_schema_is_sent_where_the_role_asks_for_it(json_schema: bool) -> Non
     if not json_schema:
         assert sent is None
         return
+    assert sent is not None
     assert sent["type"] == "json_schema"
     schema = sent["json_schema"]["schema"]
     assert schema["required"] == ["aspects", "plan", "answer"]
