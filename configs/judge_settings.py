@@ -11,7 +11,7 @@ from configs.model_settings import Endpoint, ModelSettings, ModelsSettings, Role
 from configs.settings import BudgetSettings
 
 Rubric = Literal["compare", "score", "reference", "reference_compare", "realism"]
-RESERVED = ("campaign", "best_of_n", "intended")
+RESERVED = ("campaign", "best_of_n", "intended", "oracle")
 """Names that verdicts of other origin have."""
 
 

@@ -1,4 +1,4 @@
-"""The verbs of this floor: `run`, `judge`. Parses, builds, calls one function, prints."""
+"""The verbs of this floor: `run`, `judge`, `context`, `report`. Parses, builds, calls one function, prints."""
 
 import json
 from collections.abc import Callable
@@ -179,4 +179,37 @@ def context(file: str, labels: str | None, ask: bool, overrides: tuple[str, ...]
         click.echo("\n".join(context_lines(report)))
 
 
-COMMANDS = [run, judge, context]
+@click.command()
+@click.option("--db", default="corpus.duckdb", show_default=True, metavar="FILE", help="The corpus.")
+@click.option(
+    "--campaign", "campaigns", multiple=True, metavar="ID", help="Only this campaign, by id or name; several."
+)
+@click.option("--method", help="Only pairs of this method, such as rmboost.")
+@click.option(
+    "--judged", "label_sets", multiple=True, metavar="LABEL_SET", help="Only by this set of verdicts; several."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def report(db: str, campaigns: tuple[str, ...], method: str | None, label_sets: tuple[str, ...], as_json: bool) -> None:
+    """What pairs cost and how good they are, campaign beside campaign.
+
+    Calls, tokens and dollars a pair, wrong labels, variety, length and what was caught; views: pair_report and others.
+    """
+    from graphs.pair_quality import measure_pairs
+    from store.pair_report import campaigns_with_pairs, reports_of, to_json
+
+    ids = campaigns_with_pairs(db, campaigns, method)
+    measured = measure_pairs(Path(db), ids)
+    if measured:
+        click.echo(f"measured {measured} pairs", err=True)
+    reports = reports_of(db, ids, method, label_sets)
+    if as_json:
+        click.echo(json.dumps(to_json(reports), indent=2))
+        return
+    from rich.console import Console
+
+    from store.pair_table import print_report
+
+    print_report(reports, Console(highlight=False))
+
+
+COMMANDS = [run, judge, context, report]

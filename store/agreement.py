@@ -216,7 +216,7 @@ def _said(path: str | os.PathLike[str], label_set: str) -> list[Said]:
         LEFT JOIN (SELECT pair_id, seed_id FROM pairs JOIN dialogues ON dialogue_id = chosen_id) AS of_pair USING (pair_id)
         LEFT JOIN (SELECT dialogue_id, seed_id FROM dialogues) AS of_dialogue
             ON of_dialogue.dialogue_id = judgements.dialogue_id
-        WHERE label_set = ? AND rubric NOT IN ('verify', 'verify_context', 'depends') AND opponent_id IS NULL ORDER BY judgement_id
+        WHERE label_set = ? AND rubric NOT IN ('verify', 'verify_context', 'depends') AND NOT starts_with(rubric, 'aspect: ') AND opponent_id IS NULL ORDER BY judgement_id
         """,
         [label_set],
     )
@@ -247,13 +247,15 @@ def _labels(said: Iterable[Said], facts: Mapping[str, PairFacts]) -> dict[str, L
     orders: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     scores: dict[str, dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
     for row in said:
-        if row.pair_id is not None and row.presentation != "single":
+        if row.pair_id is not None:
             orders[row.judge, row.pair_id][row.presentation] = row.verdict
         elif row.dialogue_id is not None:
             scores[row.judge][row.dialogue_id].append(row.score)
     labels: dict[str, dict[str, str]] = defaultdict(dict)
     for (judge, pair), verdicts in orders.items():
-        if len(verdicts) == 2:
+        if "single" in verdicts:  # the oracle's, who is shown no order
+            labels[judge][pair] = verdicts["single"]
+        elif len(verdicts) == 2:
             labels[judge][pair] = settled(*verdicts.values())
     for judge, given in scores.items():
         for pair, fact in facts.items():

@@ -74,6 +74,21 @@ def _labels(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("ALTER TABLE caught ADD COLUMN IF NOT EXISTS agent VARCHAR")
 
 
+def _pair_quality(connection: duckdb.DuckDBPyConnection) -> None:
+    """How varied the answers of pairs are."""
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS pair_stats (pair_id VARCHAR, chosen_words INTEGER, rejected_words INTEGER, "
+        "distinct_1 DOUBLE, distinct_2 DOUBLE)"
+    )
+    figures = ", ".join(
+        f"{name} DOUBLE, {name}_low DOUBLE, {name}_high DOUBLE" for name in ("self_rouge", "distinct_1", "distinct_2")
+    )
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS method_stats (campaign_id VARCHAR, method VARCHAR, pairs BIGINT, pairs_hash VARCHAR, "
+        f"seeds BIGINT, {figures}, samples BIGINT)"
+    )
+
+
 MIGRATIONS: tuple[Callable[[duckdb.DuckDBPyConnection], None], ...] = (
     _tables,
     _tries_and_balance,
@@ -81,6 +96,7 @@ MIGRATIONS: tuple[Callable[[duckdb.DuckDBPyConnection], None], ...] = (
     _judges,
     _caught,
     _labels,
+    _pair_quality,
 )
 
 

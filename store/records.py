@@ -261,6 +261,48 @@ class Pair(Record):
     """Words of chosen by words of rejected (`store.pairs.length_ratio`); null when not measured."""
 
 
+class PairStats(Record):
+    """What SQL cannot count about a pair, of the answers that its sides wrote for themselves."""
+
+    table = "pair_stats"
+    key = ("pair_id",)
+
+    pair_id: str
+    chosen_words: int
+    rejected_words: int
+    distinct_1: float | None
+    """Of both sides together (`store.diversity.distinct`); null where they have no words."""
+    distinct_2: float | None
+
+
+class MethodStats(Record):
+    """How varied the answers of a campaign's pairs of one method are (`store.diversity.between`)."""
+
+    table = "method_stats"
+    key = ("campaign_id", "method")
+
+    campaign_id: str
+    method: str
+    pairs: int
+    pairs_hash: str
+    """Of the ids of these pairs: another one means that the figures are of old."""
+    seeds: int
+    self_rouge: float | None
+    """From 0 to 100; null where no two seeds have answers."""
+    self_rouge_low: float | None
+    self_rouge_high: float | None
+    distinct_1: float | None
+    """Null where the answers fill no sample."""
+    distinct_1_low: float | None
+    """Null where samples are too few."""
+    distinct_1_high: float | None
+    distinct_2: float | None
+    distinct_2_low: float | None
+    distinct_2_high: float | None
+    samples: int
+    """That distinct-n is the mean of."""
+
+
 class Judgement(Record):
     """One judge's verdict."""
 
@@ -364,6 +406,8 @@ RECORDS: dict[str, type[Record]] = {
         Caught,
         Call,
         Pair,
+        PairStats,
+        MethodStats,
         Judgement,
         DialogueStats,
         Fit,

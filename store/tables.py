@@ -38,6 +38,12 @@ class Table(NamedTuple):
     """Made by a migration of its own, not by the first."""
 
 
+class View(NamedTuple):
+    comment: str
+    columns: dict[str, str]
+    sql: str
+
+
 TABLES = (
     Table(
         "campaigns",
@@ -242,6 +248,48 @@ TABLES = (
         ),
     ),
     Table(
+        "pair_stats",
+        "What SQL cannot count about a pair, of the answers that its sides wrote for themselves; `descant report` fills it.",
+        (
+            Column("pair_id", "VARCHAR", "The pair."),
+            Column("chosen_words", "INTEGER", "Words of the chosen side's own answers."),
+            Column("rejected_words", "INTEGER", "Words of the rejected side's own answers."),
+            Column("distinct_1", "DOUBLE", "Different words by all words of both sides; null where there are none."),
+            Column("distinct_2", "DOUBLE", "The same of runs of two words."),
+        ),
+        later=True,
+    ),
+    Table(
+        "method_stats",
+        "How varied the answers of a campaign's pairs of one method are (docs/pair-quality.md); `descant report` fills it.",
+        (
+            Column("campaign_id", "VARCHAR", "The campaign."),
+            Column("method", "VARCHAR", "How the pairs were made."),
+            Column("pairs", "BIGINT", "Pairs that the figures are of."),
+            Column("pairs_hash", "VARCHAR", "Hash of their ids: another one means that the figures are of old."),
+            Column("seeds", "BIGINT", "Seeds of these pairs."),
+            Column(
+                "self_rouge",
+                "DOUBLE",
+                "100 times the mean ROUGE-L F1 of answers to different seeds; null where no two seeds have any.",
+            ),
+            Column("self_rouge_low", "DOUBLE", "Lower end of its 95 % interval."),
+            Column("self_rouge_high", "DOUBLE", "Upper end of its 95 % interval."),
+            Column(
+                "distinct_1",
+                "DOUBLE",
+                "Different words by all words, the mean of samples of equal size; null where the answers fill none.",
+            ),
+            Column("distinct_1_low", "DOUBLE", "Lower end of its 95 % interval; null where samples are too few."),
+            Column("distinct_1_high", "DOUBLE", "Upper end of its 95 % interval."),
+            Column("distinct_2", "DOUBLE", "The same of runs of two words."),
+            Column("distinct_2_low", "DOUBLE", "Lower end of its 95 % interval."),
+            Column("distinct_2_high", "DOUBLE", "Upper end of its 95 % interval."),
+            Column("samples", "BIGINT", "Samples that distinct-n is the mean of."),
+        ),
+        later=True,
+    ),
+    Table(
         "judgements",
         "One judge's verdict on a pair or a dialogue.",
         (
@@ -254,7 +302,7 @@ TABLES = (
             Column(
                 "rubric",
                 "VARCHAR",
-                "What was asked: verify, verify_context, depends, compare, score, reference, reference_compare.",
+                "What was asked: verify, verify_context, depends, compare, prefer, score, reference, reference_compare; oracle: nobody was, the rehearsal's world is known.",
             ),
             Column(
                 "presentation",

@@ -4,21 +4,14 @@ Conversations are grouped by the very column that a view is asked by (dialogue_i
 reaches the scans. On a million turns that was 40 times faster than a correlated subquery.
 """
 
-from typing import NamedTuple
-
+from store.pair_views import PAIR_VIEWS
 from store.pairs import NEAR_IDENTICAL
-from store.tables import CAMPAIGN_STATUS, JUDGED_LABEL, LENGTH_RATIO, SIMILARITY
+from store.tables import CAMPAIGN_STATUS, JUDGED_LABEL, LENGTH_RATIO, SIMILARITY, View
 
 SESSIONS = (
     "Dialogues that are done and that the figures a session are of: main branches where there are any, else chosen and "
     "rejected ones, of recipe capo the chosen alone."
 )
-
-
-class View(NamedTuple):
-    comment: str
-    columns: dict[str, str]
-    sql: str
 
 
 def _conversations(key: str, paths: str) -> str:
@@ -252,4 +245,5 @@ VIEWS: dict[str, View] = {
         QUALIFY row_number() OVER (PARTITION BY metrics.fit_id, metrics.name, metrics.slice ORDER BY metrics.step DESC) = 1
         """,
     ),
+    **PAIR_VIEWS,
 }
