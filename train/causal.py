@@ -40,9 +40,7 @@ def causal_model(settings: LanguageFitSettings, resumed: Path | None, texts: Seq
     """
     if resumed is not None and settings.lora is None:
         tokenizer = load_tokenizer(str(resumed))
-        model = pretrained_language_model(str(resumed), tokenizer)
-        settle_embeddings(model, tokenizer)
-        return model, tokenizer
+        return pretrained_language_model(str(resumed), tokenizer), tokenizer
     model, tokenizer = start_model(settings, texts)
     exported_template(
         tokenizer, asks=isinstance(settings, AskFitSettings)

@@ -202,9 +202,7 @@ def _model_and_tokenizer(
     """From the newest checkpoint, else from where the settings say."""
     if resumed is not None:
         tokenizer = load_tokenizer(str(resumed))
-        model = load_model(resumed, tokenizer)
-        settle_embeddings(model, tokenizer)
-        return model, tokenizer
+        return load_model(resumed, tokenizer), tokenizer
     if settings.model == "tiny":
         texts = [message.content for pair in train_pairs for side in (pair.chosen, pair.rejected) for message in side]
         tokenizer = train_tokenizer(

@@ -8,6 +8,7 @@ import pytest
 
 from configs.fit_settings import TinySettings
 from store.records import Message
+from train.backbone import settle_tokens
 from train.checkpoint import save_model
 from train.model import tiny_model
 from train.score import load_scorer
@@ -16,6 +17,8 @@ from train.tokenizer import fold_system, train_tokenizer
 
 pytestmark = pytest.mark.engine
 THINGS = ("tea", "rye", "oil", "ink")
+FAMILIES = ("gemma2", "llama")
+"""Each costs a start of vLLM; all six were tried by hand."""
 
 
 def conversations() -> list[list[Message]]:
@@ -33,14 +36,16 @@ def conversations() -> list[list[Message]]:
     return made
 
 
-@pytest.fixture(scope="module")
-def reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=FAMILIES)
+def reward_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reward model with random weights so large that its rewards lie far apart."""
     shape = TinySettings(
-        hidden_size=64, intermediate_size=128, layers=2, heads=2, kv_heads=1, vocab_size=400, initializer_range=0.5
-    )
+        family=request.param, hidden_size=64, intermediate_size=128, layers=2, heads=2, kv_heads=1, vocab_size=400,
+        initializer_range=0.5,
+    )  # fmt: skip
     words = [f"Please speak of {thing} now. It is so." for thing in THINGS]
-    tokenizer = train_tokenizer(words, vocab_size=400, max_length=512)
+    tokenizer = train_tokenizer(words, vocab_size=400, max_length=512, family=shape.family)
+    settle_tokens(tokenizer)
     folder = tmp_path_factory.mktemp("reward") / "model"
     model = tiny_model(shape, tokenizer, max_length=512, random_seed=1)
     save_model(folder, model, tokenizer, {"fit_id": "fit_0123456789", "name": "tiny", "objective": "reward"})
