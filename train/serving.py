@@ -315,6 +315,9 @@ def server_flags(checkpoint: Checkpoint, task: Task, *, on_cpu: bool) -> list[st
         flags += ["--max-model-len", str(length)]
     if task == "reward":
         flags += ["--runner", "pooling", "--pooler-config", json.dumps({"use_activation": False})]
+        if checkpoint.config.get("architectures") == ["Gemma3TextForSequenceClassification"]:
+            # vLLM 0.32 looks for this name's weights without the `model.` before them, and finds none; so by the other name.
+            flags += ["--hf-overrides", json.dumps({"architectures": ["Gemma3ForSequenceClassification"]})]
     if on_cpu:
         flags += ["--dtype", "float32", "--enforce-eager"]
         # vLLM 0.32 on the CPU dies of a request that has a seed and whose prompt is read in chunks: so, whole prompts only.

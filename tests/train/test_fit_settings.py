@@ -54,6 +54,15 @@ def test_where_a_fit_is_kept_does_not_make_it_another_one() -> None:
     assert settings.model_copy(update={"random_seed": 1}).identity() != settings.identity()
 
 
+def test_a_gemma_2_has_the_identity_that_it_had_before_there_were_families() -> None:
+    settings = RewardFitSettings(model="tiny")
+    assert "family" not in settings.identity()["tiny"]
+    llama = settings.model_copy(update={"tiny": TinySettings(family="llama")})
+    assert llama.identity()["tiny"]["family"] == "llama"
+    assert RewardFitSettings.model_validate_json(llama.model_dump_json()) == llama
+    assert RewardFitSettings.model_validate_json(settings.model_dump_json()) == settings
+
+
 def test_contradictions_are_refused() -> None:
     with pytest.raises(ValidationError, match="drop one of the two"):
         RewardFitSettings(steps=1, epochs=1)

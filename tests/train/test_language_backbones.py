@@ -71,10 +71,13 @@ def test_a_model_of_the_assistant_answers_and_learns_preferences(answering: Path
 
 
 def test_a_model_of_the_user_stops_where_its_turn_ends_and_goes_on_bit_for_bit(answering: Path, tmp_path: Path) -> None:
-    pads_with_its_end_token(answering / "model")
+    end = pads_with_its_end_token(answering / "model").eos_token
     whole, again = (ask(tmp_path / name, model=str(answering), steps=6) for name in ("whole", "again"))
     fit_language(whole, sessions=talks(20))
     assert END_MARKS[answering.name][0] in stops_at(tmp_path / "whole")
+    assert (
+        load_tokenizer(str(tmp_path / "whole" / "model")).pad_token != end
+    )  # else torch would not train its embedding
     assert len(generate(tmp_path / "whole", [talks(1)[0].messages[:2], ()], max_tokens=4)) == 2
 
     def press_ctrl_c(progress: Progress) -> None:

@@ -267,6 +267,13 @@ def test_rewards_are_read_without_an_activation(reward: Path) -> None:
     flags = server_flags(found, "reward", on_cpu=False)
     assert flag(flags, "--runner") == "pooling"
     assert json.loads(flag(flags, "--pooler-config")) == {"use_activation": False}
+    assert "--hf-overrides" not in flags
+
+
+def test_a_gemma_3_is_served_by_the_name_under_which_vllm_finds_its_weights() -> None:
+    seen = checkpoint(config={"architectures": ["Gemma3TextForSequenceClassification"]})
+    flags = server_flags(seen, "reward", on_cpu=False)
+    assert json.loads(flag(flags, "--hf-overrides")) == {"architectures": ["Gemma3ForSequenceClassification"]}
 
 
 def test_the_settings_to_paste_name_the_role_that_a_model_was_trained_for() -> None:
