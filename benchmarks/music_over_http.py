@@ -9,12 +9,11 @@ the chain runs and that every row is kept.
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.kill_and_resume import serve_rehearsal
+from benchmarks.shown import Shown
 
 TABLES = ("seeds", "dialogues", "turns", "perturbations", "calls", "pairs", "judgements", "fits", "metrics", "scores")
 COUNTS = " UNION ALL ".join(f"SELECT '{table}' AS kept, count(*) AS n FROM {table}" for table in TABLES)
@@ -45,20 +44,13 @@ def main() -> None:
         careless = {"model": "hosted_vllm/careless", "api_base": server.api_base, "params": prices}
         best = [*play, *(f"models.assistant.{key}={value}" for key, value in careless.items())]
 
-        def run(*words: str, sets: list[str] | None = None, progress: bool = False) -> None:
-            changes = [part for change in sets or [] for part in ("--set", change)]
-            shown = " ".join([*words, *(f"--set '{change}'" for change in sets or [])]).replace(str(folder), ".")
-            shown = shown.replace(str(Path(arguments.seeds or "-").resolve()), Path(arguments.seeds or "-").name)
-            print(f"$ descant {shown.replace(server.api_base, 'http://127.0.0.1:PORT/v1')}", flush=True)
-            quiet = ["--quiet"] if progress else []
-            command = [sys.executable, "-m", "descant", *words, *changes, *quiet]
-            done = subprocess.run(
-                command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True, check=False
-            )
-            print(done.stdout.replace(str(folder), "."), flush=True)
-            if done.returncode:
-                sys.exit(f"descant {words[0]} ended with {done.returncode}")
-
+        seeds_file = Path(arguments.seeds or "-")
+        hidden = {
+            str(folder): ".",
+            str(seeds_file.resolve()): seeds_file.name,
+            server.api_base: "http://127.0.0.1:PORT/v1",
+        }
+        run = Shown(hidden).run
         corpus = str(folder / "corpus.duckdb")
         run("run", "music", "--db", corpus, sets=play, progress=True)
         run("judge", "pairwise", "--db", corpus, sets=model, progress=True)

@@ -1,0 +1,92 @@
+"""RMBoost and its rivals over HTTP, all four into one corpus: campaigns, a reward model, judges, the report, one query.
+
+    .venv/bin/python -m benchmarks.four_methods_over_http --seeds mtbench101.jsonl --server rehearsal
+    .venv/bin/python -m benchmarks.four_methods_over_http --seeds mtbench101.jsonl --server vllm --limit 20
+
+`rehearsal` is `descant serve rehearsal`; `vllm` is vLLM's server with a tiny model, trained on the rehearsal's dialogues so
+that its answers end, and held to the schemas of the prompts by the server. Everything else is `descant` as people run it. On
+real seeds neither model's text says anything: what is shown is that the chain runs and that every row is kept.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks import tiny_vllm
+from benchmarks.kill_and_resume import serve_rehearsal
+from benchmarks.shown import Shown
+from configs.model_settings import Endpoint
+
+POSITIONS = 8192
+TABLES = ("seeds", "dialogues", "turns", "labels", "perturbations", "calls", "caught", "pairs", "judgements", "scores")
+COUNTS = " UNION ALL ".join(f"SELECT '{table}' AS kept, count(*) AS n FROM {table}" for table in TABLES)
+COMPARED = (
+    "SELECT method, pairs, calls_a_pair, tokens_a_pair, usd_a_pair, chosen_longer FROM pair_report ORDER BY method"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", required=True, help="a file of conversations, cut at their last user turn")
+    parser.add_argument("--server", choices=("rehearsal", "vllm"), default="rehearsal")
+    parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=60, help="of the reward model that West-of-N goes by")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder, seeds = Path(name), Path(arguments.seeds)
+        hidden = {str(folder): ".", str(seeds.resolve()): seeds.name}
+        with _served(arguments.server, folder, Shown(hidden)) as server:
+            shown = Shown(hidden | {server.api_base: "http://127.0.0.1:PORT/v1"})
+            _chain(shown, folder, server, arguments)
+
+
+def _chain(shown: Shown, folder: Path, server: Endpoint, arguments: argparse.Namespace) -> None:
+    corpus, model = str(folder / "corpus.duckdb"), f"models.default.api_base={server.api_base}"
+    sets = [f"models.default.model={server.litellm_model}", model]
+    if arguments.server == "rehearsal":
+        varied = "{mistake_rate: 0.3, omission_rate: 0.3}"
+        sets += [
+            f"models.assistant.params={varied}",
+            "models.default.params={input_cost_per_token: 1e-7, output_cost_per_token: 4e-7}",
+        ]
+    else:
+        sets += ["models.default.json_schema=true", "models.default.max_tokens=256", "pairing.boost.longest=3.0"]
+    play = [*sets, f"seeds.limit={arguments.limit}", "seeds.cut=last_user", "name=http"]
+    seeds = ["--seeds", str(Path(arguments.seeds).resolve())]
+    run, db = shown.run, ["--db", corpus]
+    run("run", "compare", *seeds, *db, sets=["recipe=[rmboost, rlaif, rlcd]", *play], progress=True)
+    own = [f"steps={arguments.steps}", f"out={folder / 'rm'}", "max_length=4096"]
+    run("fit", "reward", "reward-tiny", *db, sets=own, progress=True)
+    scorer = f"scorer.model={folder / 'rm'}"
+    run("run", "compare", *seeds, *db, sets=["recipe=[west_of_n]", scorer, *play], progress=True)
+    run(
+        "judge",
+        "pairwise",
+        *db,
+        sets=[*sets[:2], *sets[-3:-1]] if arguments.server == "vllm" else sets[:2],
+        progress=True,
+    )
+    run("report", *db)
+    for query in (COMPARED, COUNTS):
+        run("sql", query, *db)
+
+
+@contextmanager
+def _served(kind: str, folder: Path, shown: Shown) -> Iterator[Endpoint]:
+    if kind == "rehearsal":
+        with serve_rehearsal(folder, 0.0) as server:
+            yield server
+        return
+    corpus, model = str(folder / "plain.duckdb"), folder / "answers"
+    plain = ["seeds.format=rehearsal", "seeds.world=lists", "seeds.limit=300", "turns=2"]
+    shown.run("run", "dialogue", "--db", corpus, sets=plain, progress=True)
+    learned = ["steps=200", f"max_length={POSITIONS}", f"out={model}"]
+    shown.run("fit", "sft", "sft-tiny", "--db", corpus, sets=learned, progress=True)
+    with tiny_vllm.serve(model / "model", log=folder / "vllm.log") as server:
+        yield server
+
+
+if __name__ == "__main__":
+    main()
