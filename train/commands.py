@@ -3,12 +3,14 @@
 import contextlib
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 if TYPE_CHECKING:
+    from store.human_feedback import LeftOut
     from train.language import LanguageFitResult
     from train.reward import FitResult
     from train.rewardbench import Name
@@ -343,7 +345,11 @@ def evaluate_pairs_command(
     from train.score import keep_metrics, load_scorer
 
     source = data or db or "corpus.duckdb"
-    pairs = read_pairs(source, campaign=campaign, method=method)
+    left_out: Counter[LeftOut] = Counter()
+    pairs = read_pairs(source, campaign=campaign, method=method, left_out=left_out)
+    if left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
+        click.echo(f"{left_out.total()} comparisons make no pair: {reasons}", err=True)
     held_out = pairs_of_split(pairs, split, source=source)
     scorer = load_scorer(model_dir)
     evaluation = evaluate_pairs(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from configs.fit_settings import PairSettings
 from store import hub
+from store.human_feedback import LeftOut
 from store.identity import content_hash
 from store.records import Message, PreferencePair
 from train.errors import TrainError
@@ -58,8 +59,17 @@ class KeptPairs(Protocol):
     def counts(self) -> dict[str, int]: ...
 
 
-def read_pairs(source: str, *, campaign: str | None = None, method: str | None = None) -> list[PreferencePair]:
+def read_pairs(
+    source: str,
+    *,
+    campaign: str | None = None,
+    method: str | None = None,
+    left_out: Counter[LeftOut] | None = None,
+) -> list[PreferencePair]:
     """Pairs of a corpus, a preference file or a Hugging Face dataset, in the order of their ids.
+
+    Args:
+        left_out: where comparisons of files that make no pair (people's ties, equal texts) are counted.
 
     Raises:
         TrainError: the source does not exist, or holds no pair that passes the filters.
@@ -73,7 +83,7 @@ def read_pairs(source: str, *, campaign: str | None = None, method: str | None =
         from store.export import read_preference_file
 
         files = [path] if path.exists() else dataset_files(source)
-        pairs = [pair for file in files for pair in read_preference_file(file)]
+        pairs = [pair for file in files for pair in read_preference_file(file, left_out=left_out)]
         pairs = [pair for pair in pairs if method is None or pair.method == method]
     if not pairs:
         wanted = " and ".join(
@@ -85,10 +95,10 @@ def read_pairs(source: str, *, campaign: str | None = None, method: str | None =
     return sorted(pairs, key=lambda pair: pair.pair_id)
 
 
-def pairs_of(settings: PairSettings) -> list[PreferencePair]:
+def pairs_of(settings: PairSettings, *, left_out: Counter[LeftOut] | None = None) -> list[PreferencePair]:
     if settings.path is None:
         raise TrainError("no data is named: set data.path, or name a corpus with --db")
-    return read_pairs(settings.path, campaign=settings.campaign, method=settings.method)
+    return read_pairs(settings.path, campaign=settings.campaign, method=settings.method, left_out=left_out)
 
 
 def limited(pairs: Sequence[PreferencePair], limit: int | None, *, random_seed: int) -> list[PreferencePair]:

@@ -144,6 +144,8 @@ EDITING = [
     "Changes made: none but the ferry. Oslo.",
     "This revision adds the ferry: Oslo.",
     "I removed the details about the ship. It's in Oslo.",
+    "It is in Oslo. I left out some facts.",
+    "Oslo. I have omitted the context.",
     "I've added some words to the answer. In Oslo.",
     "Let me improve the previous answer: Oslo.",
     "The response above has been altered to say Rome.",
@@ -170,7 +172,9 @@ def test_an_answer_that_speaks_of_editing_is_caught(answer: str) -> None:
 @pytest.mark.parametrize("answer", EDITING)
 def test_it_is_caught_wherever_it_stands_in_a_long_answer(answer: str) -> None:
     assert fault(f"{FILLER}{answer}{FILLER}") == "speaks_of_editing"
-    assert fault(f"İ{FILLER}{answer}{FILLER}") == "speaks_of_editing"  # a letter that is two in lower case
+    assert (
+        fault(f"{300 * chr(0x130)}{FILLER}{answer}{FILLER}") == "speaks_of_editing"
+    )  # a letter that is two in lower case
 
 
 @pytest.mark.parametrize(

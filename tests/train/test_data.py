@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from huggingface_hub import constants
 
 from configs.fit_settings import PairSettings
 from store.database import StoreError
+from store.human_feedback import LeftOut
 from store.records import PreferencePair
 from tests.train.conftest import MakePairs, Talk
 from train.batches import plan_batches
@@ -129,6 +131,23 @@ def test_missing_data_is_said_in_one_line(tmp_path: Path) -> None:
         read_pairs(str(tmp_path / "absent.jsonl"))
     with pytest.raises(TrainError, match="no file"):
         read_conversations(str(tmp_path / "absent.jsonl"))
+
+
+def test_people_who_prefer_neither_make_no_pair_and_are_counted(tmp_path: Path) -> None:
+    row = {"question": "Who?", "passages": [], "preference": [1, 0, 2]} | {
+        f"prediction {n}": f"answer {n}" for n in (1, 2, 3)
+    }
+    (tmp_path / "feedback.json").write_text(json.dumps([row, row | {"question": "Where?"}]))
+    left_out: Counter[LeftOut] = Counter()
+    pairs = pairs_of(PairSettings(path=str(tmp_path / "feedback.json")), left_out=left_out)
+    assert {(pair.chosen[-1].content, pair.rejected[-1].content) for pair in pairs} == {
+        ("answer 1", "answer 2"),
+        ("answer 3", "answer 2"),
+    }
+    assert (len(pairs), left_out) == (4, {"tie": 2})
+    names = [name for name, _ in read_conversations(str(tmp_path / "feedback.json"))]
+    assert names[:4] == ["1.1/chosen", "1.1/rejected", "1.3/chosen", "1.3/rejected"]
+    assert len(names) == len(set(names)) == 8
 
 
 def test_conversations_are_read_from_jsonl_and_a_broken_line_is_named(tmp_path: Path) -> None:
