@@ -22,7 +22,7 @@ OF_EDITING = (
     "Revised answer: {answer}",
     "I have rewritten the previous answer. {answer}",
     "{answer} (I have edited the original answer.)",
-    "This is the worse answer, as you asked: {answer}",
+    "Here is the {direction} answer you asked for: {answer}",
 )
 OF_ASPECTS = (
     "To be more {adjective}: {answer}",
@@ -40,8 +40,6 @@ ADJECTIVES = {
     "coherence": "coherent",
     "accuracy": "accurate",
     "harmlessness": "harmless",
-    "respect": "respectful",
-    "care": "careful",
 }
 ENDLESS_WORDS = 10_000
 
@@ -58,13 +56,14 @@ def drawn_lapse(random: Random, rates: Sequence[float], task: str) -> Lapse | No
     return None
 
 
-def spoiled_text(lapse: Lapse, answer: str, first: str, aspects: Sequence[str], random: Random) -> str:
+def spoiled_text(lapse: Lapse, answer: str, first: str, aspects: Sequence[str], random: Random, *, better: bool) -> str:
     """The text of an answer with this lapse.
 
     Args:
         answer: what a writer who behaves would have answered.
         first: the first answer; empty where there is none.
         aspects: those that the answer was asked to go by.
+        better: which way it was asked to differ.
     """
     match lapse:
         case "repeat":
@@ -72,7 +71,7 @@ def spoiled_text(lapse: Lapse, answer: str, first: str, aspects: Sequence[str], 
         case "empty":
             return random.choice(("", " ", "\n"))
         case "editing":
-            return random.choice(OF_EDITING).format(answer=answer)
+            return random.choice(OF_EDITING).format(answer=answer, direction="better" if better else "worse")
         case "aspects":
             aspect = random.choice(list(aspects) or ["quality"])
             forms = OF_ASPECTS if aspect in ADJECTIVES else OF_ASPECTS[1:]

@@ -76,7 +76,7 @@ def boost(prompt: str, random: Random, behaviour: Behaviour) -> str:
         _, done, other = _second(messages, first, wish._replace(better=not wish.better), at_least, random)
         answer = other if done else answer
     if lapse is not None:
-        answer = spoiled_text(lapse, answer, first, claimed, random)
+        answer = spoiled_text(lapse, answer, first, claimed, random, better=wish.better)
         return spoiled_reply(lapse, claimed, plan or NOTHING_TO_DO, answer, random)
     return as_json(aspects=claimed, plan=plan or NOTHING_TO_DO, answer=answer)
 
@@ -127,7 +127,7 @@ def steer(prompt: str, random: Random, behaviour: Behaviour) -> str:
     answer = chat(messages, random, behaviour)
     if wish.better == fails:
         answer = _spoiled_on_purpose(messages, answer, wish.aspects, random)
-    return answer if lapse is None else spoiled_text(lapse, answer, "", wish.aspects, random)
+    return answer if lapse is None else spoiled_text(lapse, answer, "", wish.aspects, random, better=wish.better)
 
 
 def _spoiled_on_purpose(messages: Sequence[Message], content: str, aspects: Sequence[str], random: Random) -> str:
@@ -141,7 +141,11 @@ def _spoiled_on_purpose(messages: Sequence[Message], content: str, aspects: Sequ
         fitting = [e for e in options if any(speaks_of(a, e.kind, of_list=memory.describes) for a in aspects)]
         if not options:
             break
-        answer = random.choice(fitting or options).answer
+        fitting = fitting or options
+        weights = [
+            1 if edit.kind == "gap" else 2 for edit in fitting
+        ]  # left out half as often as told wrong, as in chat
+        answer = random.choices(fitting, weights)[0].answer
     return write_answer(answer, name_first=names_first(content))
 
 
