@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agents.ledger import Ledger
+from configs.comparison import load_campaigns
 from configs.load import load
 from configs.settings import CampaignSettings
 from graphs.best_of_n import RewardModel
@@ -31,6 +32,12 @@ def capo() -> Any:
     return _graph("capo-rehearsal")
 
 
+def rmboost() -> Any:
+    """The `rmboost` graph, on the rehearsal."""
+    settings = next(one for one in load_campaigns("compare-rehearsal") if one.recipe == "rmboost")
+    return _built(settings)
+
+
 def best_of_n() -> Any:
     """The `best_of_n` graph. What picks here is the shortest answer: this floor has no reward model."""
     return _graph("best-of-n-rehearsal", _shortest())
@@ -51,7 +58,10 @@ def _shortest() -> RewardModel:
 
 
 def _graph(preset: str, scorer: RewardModel | None = None) -> Any:
-    settings = load(preset, CampaignSettings)
+    return _built(load(preset, CampaignSettings), scorer)
+
+
+def _built(settings: CampaignSettings, scorer: RewardModel | None = None) -> Any:
     prompts = prompts_of(settings)
     ledger = Ledger(_forget, settings.budget)
     return build_recipe(settings, "camp_studio", prompts.hashes, build_cast(settings, prompts, ledger), scorer).graph
