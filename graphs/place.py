@@ -129,7 +129,7 @@ def faults(
 
     Each is held against the ones before it. `steered`: they were asked to show aspects, of which they must not speak.
     """
-    prompt = "\n\n".join(message.content for message in state["messages"])
+    prompt = state["messages"][-1].content  # an older turn that asked for an edit would excuse talk about this one
     found: list[tuple[int, str]] = []
     for place, (text, cut_off) in enumerate(utterances):
         fault = answer_fault(
