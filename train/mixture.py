@@ -15,7 +15,7 @@ RMBoost (arXiv 2407.16008) does not tell us how it mixes, so all of this is ours
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,9 +129,6 @@ def prompts_to_avoid(sources: Sequence[str]) -> dict[str, set[str]]:
 
 
 def _prompts(source: str) -> set[str]:
-    from store.export import rows_of
-    from store.seeds import conversations
-
     path = Path(source)
     if is_corpus(path):
         from store.database import query
@@ -139,16 +136,27 @@ def _prompts(source: str) -> set[str]:
 
         prompts = {prompt_of(messages_of(row["messages"])) for row in query(path, "SELECT messages FROM seeds")}
     else:
-        prompts = set()
-        for file in [path] if path.exists() else dataset_files(source):
-            _, first = next(rows_of(file, "prompts"), (0, {}))
-            if "prompt" in first:
-                prompts |= {_prompt_of_row(file, number, row) for number, row in rows_of(file, "prompts")}
-            else:
-                prompts |= {prompt_of(found.messages) for found in conversations(str(file), what="prompts")}
+        files = [path] if path.exists() else dataset_files(source)
+        prompts = {prompt for file in files for prompt in _prompts_of_file(file)}
     if not prompts - {""}:
         raise TrainError(f"mixture.apart_from: {source!r} holds no prompts")
     return prompts - {""}
+
+
+def _prompts_of_file(file: Path) -> Iterator[str]:
+    """As the format's own reader makes them, where there is one; else a benchmark's `prompt`, a text or messages."""
+    from store.export import rows_of
+    from store.seeds import conversations
+    from store.shapes import SHAPES
+
+    _, first = next(rows_of(file, "prompts"), (0, {}))
+    is_benchmark = isinstance(first.get("prompt"), list) or {"prompt", "subset"} <= first.keys()
+    if is_benchmark or ("prompt" in first and not any(shape.is_of(first) for shape in SHAPES.values())):
+        for number, row in rows_of(file, "prompts"):
+            yield _prompt_of_row(file, number, row)
+    else:
+        for found in conversations(str(file), what="prompts"):
+            yield prompt_of(found.messages)
 
 
 def _prompt_of_row(file: Path, number: int, row: Mapping[str, Any]) -> str:

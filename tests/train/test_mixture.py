@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.mixture_settings import MixtureSettings
+from store.export import read_preference_file
 from store.identity import split_of
 from store.records import Message, PreferencePair
 from tests.train.conftest import say
@@ -99,17 +100,46 @@ def test_prompts_to_keep_apart_from_leave_train_and_no_other_split() -> None:
         {"prompt": "Say tea.", "chosen": ["Tea."], "rejected": ["No."], "num_correct": 1, "subset": "Math", "id": "1"},
         {"prompt": [{"role": "system", "content": "x"}, {"role": "user", "content": "Say tea."}], "chosen": []},
         {"chosen": [{"role": "user", "content": "Say tea."}, {"role": "assistant", "content": "Tea."}], "rejected": []},
+        {"prompt": "Say tea.", "chosen": "Tea.", "rejected": "No."},
+        {
+            "prompt": "Say tea.",
+            "prompt_id": "p1",
+            "score_chosen": 8.5,
+            "score_rejected": 3.0,
+            "rejected": [],
+            "chosen": [{"role": "user", "content": "Say tea."}, {"role": "assistant", "content": "Tea."}],
+        },
         {"question_id": 81, "turns": ["Say tea.", "Again."], "category": "writing"},
         {"id": 1, "task": "CM", "history": [{"user": "Say tea.", "bot": "Tea."}]},
         {"chosen": "\n\nHuman: Say tea.\n\nAssistant: Tea.", "rejected": "\n\nHuman: Say tea.\n\nAssistant: No."},
     ],
-    ids=["rewardbench", "rewardbench2", "trl-explicit", "skywork", "mtbench", "mtbench101", "hh"],
+    ids=[
+        "rewardbench",
+        "rewardbench2",
+        "trl-explicit",
+        "skywork",
+        "prompt",
+        "ultrafeedback",
+        "mtbench",
+        "mtbench101",
+        "hh",
+    ],
 )
 def test_prompts_are_read_from_every_kind_of_evaluation_file(row: dict[str, object], tmp_path: Path) -> None:
     file = tmp_path / "items.jsonl"
     file.write_text(json.dumps(row) + "\n")
     assert prompts_to_avoid([str(file)]) == {str(file): {"Say tea."}}
     assert prompt_of(say("Say  tea.", "Tea.")) == "Say tea."
+
+
+def test_a_prompt_that_a_format_words_is_the_one_that_its_pairs_have(tmp_path: Path) -> None:
+    file = tmp_path / "tldr.jsonl"
+    post = {"id": "t3_1", "post": "I lost my tea.", "title": "Tea", "subreddit": "tea"}
+    file.write_text(
+        json.dumps({"info": post, "summaries": [{"text": "Lost tea."}, {"text": "Tea."}], "choice": 0}) + "\n"
+    )
+    (found,) = read_preference_file(file)
+    assert prompts_to_avoid([str(file)]) == {str(file): {prompt_of(found.chosen)}}
 
 
 def test_a_file_without_prompts_is_refused(tmp_path: Path) -> None:
