@@ -155,7 +155,7 @@ def fit_reward(
         train = encoded["train"]
         steps = _steps(settings, len(train.pairs))
         places = places_of_stages(stages, [names["train"][place] for place in train.places], steps) if stages else []
-        named = (gathered.mixture.sets if gathered.mixture else gathered.read) if has_sets else None
+        named = gathered.mixture.sets if has_sets else None
         card = data_card(source, all_pairs, encoded, max_length=settings.max_length, sets=named)
         card["backbone"] = backbone_card(model, tokenizer)
         card["sources"] = sources_card(settings, gathered, names, encoded)

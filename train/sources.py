@@ -1,6 +1,7 @@
 """Where the pairs of a training come from: reads its sets, and puts them together in one order, or in stages. Knows no tokens."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,27 +23,24 @@ class Gathered(NamedTuple):
     """The set that each comes from."""
     read: dict[str, list[PreferencePair]]
     """What each set held before anything was left out."""
-    mixture: Mixture | None
-    """Null for a plain union."""
+    mixture: Mixture
+    """What was left of them; for a plain union what stays of each set when a pair counts for the first that has it."""
     avoided: dict[str, int]
     """How many prompts each source has that nothing is trained on."""
 
 
 def read_sets(settings: RewardFitSettings, names: Sequence[str]) -> dict[str, list[PreferencePair]]:
-    """These sets, each read once; cut to its limit, unless a mixture does that after it has left out what must go.
+    """These sets, each read once and whole: `gather` cuts it to its limit.
 
     Raises:
         TrainError: a set's source does not exist, cannot be read, or holds no pair.
     """
     found: dict[str, list[PreferencePair]] = {}
     for name in dict.fromkeys(names):
-        chosen = settings.sets[name]
         try:
-            pairs = pairs_of(chosen)
+            found[name] = pairs_of(settings.sets[name])
         except (TrainError, StoreError) as error:
             raise TrainError(f"sets.{name}: {error}") from None
-        limit = chosen.limit if settings.mixture is None else None
-        found[name] = limited(pairs, limit, random_seed=settings.random_seed)
     return found
 
 
@@ -52,23 +50,15 @@ def gather(settings: RewardFitSettings, pairs: Sequence[PreferencePair] | None, 
     Raises:
         TrainError: a source that cannot be read, or a mixture that cannot be made of what is there.
     """
-    plain = settings.mixture is None
     alone = sets is None and (pairs is not None or not settings.sets)
     if sets is None and pairs is not None:
         sets = {DATA: sorted(pairs, key=lambda pair: pair.pair_id)}
-    elif sets is None and settings.sets:
-        sets = read_sets(settings, list(settings.sets))
     elif sets is None:
-        limit = settings.data.limit if plain else None
-        sets = {DATA: limited(pairs_of(settings.data), limit, random_seed=settings.random_seed)}
+        sets = {DATA: pairs_of(settings.data)} if alone else read_sets(settings, list(settings.sets))
     read = {name: list(of_set) for name, of_set in sets.items()}
+    limits = {name: source_of(settings, name).limit for name in read}
     if settings.mixture is None:
-        first: dict[str, str] = {}
-        for name, of_set in read.items():
-            for pair in of_set:
-                first.setdefault(pair.pair_id, name)
-        together = read[DATA] if alone else union(read)
-        return Gathered(together, [first[pair.pair_id] for pair in together], read, None, {})
+        return _plain_union(read, limits, alone=alone, random_seed=settings.random_seed)
     try:
         avoided = prompts_to_avoid(settings.mixture.apart_from)
     except StoreError as error:
@@ -76,7 +66,7 @@ def gather(settings: RewardFitSettings, pairs: Sequence[PreferencePair] | None, 
     mixture = mix(
         read,
         settings.mixture,
-        limits={name: source_of(settings, name).limit for name in read},
+        limits=limits,
         random_seed=settings.random_seed,
         apart_from=set().union(*avoided.values()),
     )
@@ -85,6 +75,28 @@ def gather(settings: RewardFitSettings, pairs: Sequence[PreferencePair] | None, 
     )
     counts = {shown(source): len(found) for source, found in avoided.items()}
     return Gathered([pair for pair, _ in rows], [name for _, name in rows], read, mixture, counts)
+
+
+def _plain_union(
+    read: dict[str, list[PreferencePair]], limits: Mapping[str, int | None], *, alone: bool, random_seed: int
+) -> Gathered:
+    """Each set cut to its limit, and pairs of one id once; a single source is taken as it is."""
+    offered = {name: limited(pairs, limits[name], random_seed=random_seed) for name, pairs in read.items()}
+    together = offered[DATA] if alone else union(offered)
+    first: dict[str, str] = {}
+    for name, pairs in offered.items():
+        for pair in pairs:
+            first.setdefault(pair.pair_id, name)
+    names = [first[pair.pair_id] for pair in together]
+    left_out: dict[str, dict[str, Counter[str]]] = {name: {} for name in read}
+    for name, pairs in read.items():
+        if len(offered[name]) < len(pairs):
+            left_out[name]["train"] = Counter(limit=len(pairs) - len(offered[name]))
+        for pair in offered[name]:
+            if first[pair.pair_id] != name:
+                left_out[name].setdefault(pair.split, Counter())["duplicate"] += 1
+    kept = {name: [pair for pair, own in zip(together, names, strict=True) if own == name] for name in read}
+    return Gathered(together, names, read, Mixture(kept, left_out, dict.fromkeys(read, 0)), {})
 
 
 def source_of(settings: RewardFitSettings, name: str) -> PairSettings:

@@ -10,10 +10,10 @@ from train.data import Encoded, pairs_hash
 from train.sources import Gathered, shown, source_of
 
 REASONS = {
-    "held_out_prompt": "of prompts that are held out",
-    "apart_from": "of prompts to keep apart from",
-    "contradiction": "that contradict another",
-    "duplicate": "that stand there already",
+    "held_out_prompt": "with a prompt that is held out",
+    "apart_from": "with a prompt to keep apart from",
+    "contradiction": "that others contradict",
+    "duplicate": "that are there already",
     "limit": "over the limit",
     "weights": "over the weight",
     "too_long": "too long",
@@ -33,6 +33,7 @@ def sources_card(
     trained = encoded["train"]
     names_kept = [names["train"][place] for place in trained.places]
     of_set = {name: [place for place, own in enumerate(names_kept) if own == name] for name in gathered.read}
+    weights = settings.mixture.weights if settings.mixture else {}
     cards: dict[str, Any] = {}
     for name, places in of_set.items():
         source, kept = source_of(settings, name), [trained.kept[place] for place in places]
@@ -41,24 +42,20 @@ def sources_card(
             "campaign": source.campaign,
             "method": source.method,
             "limit": source.limit,
+            "weight": weights.get(name),
+            "weight_share": round(weights[name] / sum(weights.values()), 4) if name in weights else None,
             "read": dict(sorted(Counter(pair.split for pair in gathered.read[name]).items())),
-            "left_out": _left_out(gathered, name),
+            "left_out": {split: dict(n) for split, n in sorted(gathered.mixture.left_out[name].items())},
             "too_long": {
                 split: names[split].count(name) - _kept_of(name, names[split], encoded[split]) for split in names
             },
             "used": {split: _kept_of(name, names[split], encoded[split]) for split in names},
+            "repeated": gathered.mixture.repeated[name],
             "methods": dict(sorted(Counter(pair.method for pair in kept).items())),
             "share": round(len(places) / len(names_kept), 4) if names_kept else 0.0,
             "tokens": sum(len(trained.pairs[place].chosen) + len(trained.pairs[place].rejected) for place in places),
             "hash": pairs_hash(kept),
         }
-        if gathered.mixture is not None and settings.mixture is not None:
-            weights = settings.mixture.weights
-            cards[name] |= {
-                "weight": weights.get(name),
-                "weight_share": round(weights[name] / sum(weights.values()), 4) if name in weights else None,
-                "repeated": gathered.mixture.repeated[name],
-            }
     return cards
 
 
@@ -78,12 +75,6 @@ def mixture_card(
         "contradictions": settings.mixture.contradictions,
         "apart_from": gathered.avoided,
     }
-
-
-def _left_out(gathered: Gathered, name: str) -> dict[str, dict[str, int]]:
-    if gathered.mixture is None:
-        return {}
-    return {split: dict(reasons) for split, reasons in sorted(gathered.mixture.left_out[name].items())}
 
 
 def _kept_of(name: str, names: Sequence[str], encoded: Encoded) -> int:

@@ -13,7 +13,7 @@ from train.arms import fit_arms
 from train.checkpoint import read_metrics
 from train.data import limited, union
 from train.errors import TrainError
-from train.sources import read_sets
+from train.sources import gather, read_sets
 
 SETS: dict[str, object] = {"base": {}, "more": {}}
 ARMS = {"base": ("base",), "both": ("base", "more")}
@@ -76,8 +76,10 @@ def test_sets_are_read_from_files_and_a_missing_one_is_named(
     settings = tiny_settings(
         sets={"base": {"path": file, "limit": 5}, "more": {"path": str(tmp_path / "none.jsonl")}}, arms=ARMS
     )
-    found = read_sets(settings, ["base"])["base"]
-    assert sum(pair.split == "train" for pair in found) == 5
+    base = settings.model_copy(update={"sets": {"base": settings.sets["base"]}, "arms": {}})
+    found = gather(base, None, None)
+    assert sum(pair.split == "train" for pair in found.pairs) == 5
+    assert found.mixture.left_out["base"]["train"]["limit"] > 10
     with pytest.raises(TrainError, match=r"sets\.more: no file"):
         read_sets(settings, ["base", "more"])
     with pytest.raises(TrainError, match="no arm is called 'bsae': toy has base, both"):

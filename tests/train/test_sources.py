@@ -170,8 +170,8 @@ def test_sets_without_arms_are_one_training_whose_table_the_command_prints(tmp_p
     lines = printed.splitlines()
     assert lines[1].split() == ["set", "read", "used", "share", "asked", "tokens", "validation"]
     assert lines[3].split()[:3] == ["synthetic", "36", "35"]
-    assert "Left out of synthetic: 1 of prompts to keep apart from." in lines
-    assert "of prompts that are held out" not in printed
+    assert "Left out of synthetic: 1 with a prompt to keep apart from." in lines
+    assert "held out" not in printed
     assert "Apart from items.jsonl (1 prompts)." in lines
     (stages,) = (line for line in lines if line.startswith("In stages: synthetic for "))
     assert "steps, then real + synthetic for " in stages
