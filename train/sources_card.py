@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from configs.fit_settings import RewardFitSettings
@@ -83,7 +84,7 @@ def _kept_of(name: str, names: Sequence[str], encoded: Encoded) -> int:
 
 def sources_lines(card: Mapping[str, Any]) -> list[str]:
     """The sets of a data card as plain text: a table of the training pairs, what was left out, and in which order they came."""
-    from train.evaluate import table
+    from train.evaluate import WIDTH, table
 
     sources: Mapping[str, Mapping[str, Any]] = card["sources"]
     mixture = card["mixture"]
@@ -105,11 +106,11 @@ def sources_lines(card: Mapping[str, Any]) -> list[str]:
     for name, of_set in sources.items():
         counts = of_set["left_out"].get("train", {}) | {"too_long": of_set["too_long"]["train"]}
         told = ", ".join(f"{counts[reason]} {words}" for reason, words in REASONS.items() if counts.get(reason))
-        lines += [f"Left out of {name}: {told}."] if told else []
+        lines += wrap(f"Left out of {name}: {told}.", WIDTH) if told else []
     if mixture is not None and mixture["apart_from"]:
         apart = ", ".join(f"{source} ({n} prompts)" for source, n in mixture["apart_from"].items())
-        lines.append(f"Apart from {apart}.")
+        lines += wrap(f"Apart from {apart}.", WIDTH)
     if mixture is not None and mixture["stages"]:
         stages = (f"{' + '.join(stage['sets'])} for {stage['steps']} steps" for stage in mixture["stages"])
-        lines.append(f"In stages: {', then '.join(stages)}.")
+        lines += wrap(f"In stages: {', then '.join(stages)}.", WIDTH)
     return lines
