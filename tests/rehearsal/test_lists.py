@@ -226,3 +226,8 @@ def test_queries_for_a_description_can_be_guessed_misread_and_told_apart_from_th
     misread = ask("misread", transcript=before, query=query, missed=[])
     told = remember([OPENING, said("user", misread)]).right_answer().said
     assert sum(OPPOSITE[value] in ("red", "big", "old", "light", "round") for value in told) == 1
+
+
+def test_what_was_described_is_open_no_more() -> None:
+    told = "Belo is red and big. Kira is blue. "
+    assert {question.thing for question in remember([said("user", told + "Describe Belo.")]).open} == {"Kira"}

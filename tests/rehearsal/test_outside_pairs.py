@@ -121,3 +121,12 @@ def test_anything_can_be_boosted_steered_and_judged(text: str) -> None:
 
 def test_the_oracle_says_nothing_of_it() -> None:
     assert better(PLANETS, WRITTEN, "I do not care.") == "unknown"
+
+
+def test_what_a_bettered_text_gives_away_takes_no_telling_word_with_it() -> None:
+    history = [said("user", "Compare amber, basalt and copper for me.")]
+    first = f"They differ in age, in weight and in how they come about over very long times. {'It is long. ' * 4}Amber is old."
+    for seed in range(30):
+        answer = boosted(history, first, "better", seed=seed)["answer"]
+        assert "amber" in keywords(answer)
+        assert match(history[0].content, answer) > match(history[0].content, first)
