@@ -12,10 +12,11 @@ OWN_JUDGES = "campaign"
 
 
 class Noise(NamedTuple):
-    """How often a set of verdicts finds labels wrong; shares from 0 to 1, null where none can be told."""
+    """How often a judge, or the majority of a set, finds labels wrong; shares from 0 to 1, null where none can be told."""
 
     label_set: str
-    judges: tuple[str, ...]
+    judge: str
+    """A judge of the set, or `majority` for that of all its judges."""
     pairs: int
     """With a verdict."""
     noise: float | None
@@ -45,7 +46,7 @@ class MethodReport(NamedTuple):
     diversity: dict[str, Any] | None
     """The row of the view `pair_diversity`."""
     noise: tuple[Noise, ...]
-    """By each set of verdicts that is not the campaign's own; the oracle's first."""
+    """By each set of verdicts that is not the campaign's own, the oracle's first; of each its majority, then its judges."""
     lost: tuple[Lost, ...]
     """The most frequent reason first."""
     was_rehearsed: bool
@@ -99,10 +100,9 @@ def reports_of(
     noise = query(
         path,
         f"""
-        SELECT campaign_id, method, label_set, array_agg(judge ORDER BY judge) FILTER (judge <> '{MAJORITY}') AS judges,
-            {", ".join(f"any_value({name}) FILTER (judge = '{MAJORITY}') AS {name}" for name in _COUNTED)}
+        SELECT campaign_id, method, {", ".join(_COUNTED)}
         FROM label_noise WHERE label_set <> '{OWN_JUDGES}' AND {where}
-        GROUP BY campaign_id, method, label_set ORDER BY label_set <> '{ORACLE}', label_set
+        ORDER BY label_set <> '{ORACLE}', label_set, judge <> '{MAJORITY}', judge
         """,
         chosen,
     )
@@ -142,7 +142,7 @@ def reports_of(
             figures=row,
             diversity=diversity.get((row["campaign_id"], row["method"])),
             noise=tuple(
-                _noise(given)
+                Noise(*(given[name] for name in Noise._fields))
                 for given in noise
                 if (given["campaign_id"], given["method"]) == (row["campaign_id"], row["method"])
                 and (not label_sets or given["label_set"] in label_sets)
@@ -158,20 +158,7 @@ def reports_of(
     ]
 
 
-_COUNTED = ("pairs", "noise", "low", "high", "tie", "invalid")
-
-
-def _noise(row: dict[str, Any]) -> Noise:
-    return Noise(
-        label_set=row["label_set"],
-        judges=tuple(row["judges"]),
-        pairs=row["pairs"],
-        noise=row["noise"],
-        low=row["low"],
-        high=row["high"],
-        tie=row["tie"] / row["pairs"],
-        invalid=row["invalid"],
-    )
+_COUNTED = ("label_set", "judge", "pairs", "noise", "low", "high", "tie / pairs AS tie", "invalid")
 
 
 def to_json(reports: Sequence[MethodReport]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from store.pair_report import MethodReport, Noise
-from store.pair_views import ORACLE
+from store.pair_views import MAJORITY, ORACLE
 from store.transcript import neutral
 
 ABREAST = 4
@@ -62,9 +62,11 @@ def _table(reports: Sequence[MethodReport]) -> Table:
     row("  USD", _usd)
     row("  calls of the campaign", lambda report: f"{report.figures['calls']:,}")
     row("wrong labels, %")
-    for label_set in dict.fromkeys(noise.label_set for report in reports for noise in report.noise):
-        row(f"  by the {ORACLE}" if label_set == ORACLE else f"  by {label_set}", _of_set(label_set, _wrong))
-        row("    ties, % of judged", _of_set(label_set, lambda noise: _percent(noise.tie)))
+    for label_set, judges in _judges(reports).items():
+        row(f"  by the {ORACLE}" if label_set == ORACLE else f"  by {label_set}", _said(label_set, MAJORITY, _wrong))
+        row("    ties, % of judged", _said(label_set, MAJORITY, lambda noise: _percent(noise.tie)))
+        for judge in judges if len(judges) > 1 else ():
+            row(f"    {judge}", _said(label_set, judge, _wrong))
     row("  judged as intended, %", lambda report: _percent(report.figures["labels_agree"]))
     row("between pairs")
     row("  Self-ROUGE", _between("self_rouge", 1))
@@ -91,11 +93,11 @@ def _notes(reports: Sequence[MethodReport]) -> list[str]:
         "Wrong: of labels of which one can tell. [95 % intervals]; - is unknown, or too",
         "few to count. docs/pair-quality.md says what each figure means.",
     ]
-    judges = {
-        noise.label_set: noise.judges for report in reports for noise in report.noise if noise.label_set != ORACLE
-    }
-    notes += [f"{label_set}: {', '.join(names)}" for label_set, names in judges.items()]
-    invalid = sum(noise.invalid for report in reports for noise in report.noise)
+    for label_set, judges in _judges(reports).items():
+        if label_set != ORACLE:
+            several = "the majority of its judges" if len(judges) > 1 else ""
+            notes.append(f"{label_set}: {several or ', '.join(judges)}")
+    invalid = sum(noise.invalid for report in reports for noise in report.noise if noise.judge != MAJORITY)
     if invalid:
         notes.append(f"{invalid} labels of judges could not be read, and count for nothing.")
     if any(report.was_rehearsed for report in reports):
@@ -103,9 +105,22 @@ def _notes(reports: Sequence[MethodReport]) -> list[str]:
     return [neutral(note) for note in notes]
 
 
-def _of_set(label_set: str, shown: Callable[[Noise], str]) -> Cell:
+def _judges(reports: Sequence[MethodReport]) -> dict[str, list[str]]:
+    """The judges of each set of verdicts."""
+    found: dict[str, list[str]] = {}
+    for report in reports:
+        for noise in report.noise:
+            judges = found.setdefault(noise.label_set, [])
+            if noise.judge not in (MAJORITY, *judges):
+                judges.append(noise.judge)
+    return found
+
+
+def _said(label_set: str, judge: str, shown: Callable[[Noise], str]) -> Cell:
     def cell(report: MethodReport) -> str:
-        return next((shown(noise) for noise in report.noise if noise.label_set == label_set), "-")
+        return next(
+            (shown(noise) for noise in report.noise if (noise.label_set, noise.judge) == (label_set, judge)), "-"
+        )
 
     return cell
 

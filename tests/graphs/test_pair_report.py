@@ -20,7 +20,7 @@ from graphs.seeds import load_seeds
 from store.agreement import agreement_of
 from store.database import query
 from store.queries import preference_pairs
-from store.records import Caught, Message
+from store.records import Caught, Judgement, Message, Pair
 from store.writer import Writer
 from tests.scripted import said
 from tests.store.store_samples import call, campaign, corpus
@@ -99,7 +99,12 @@ def test_a_rehearsed_campaign_gets_its_figures_and_true_labels_once(db: Path) ->
     wrong, right = sum(one < other for one, other in truly), sum(one > other for one, other in truly)
     assert row["oracle_noise"] == pytest.approx(wrong / (wrong + right))
     assert row["oracle_pairs"] == 40
-    assert [noise["label_set"] for noise in row["noise"]] == ["oracle", "pairwise"]
+    assert [(noise["label_set"], noise["judge"]) for noise in row["noise"]] == [
+        ("oracle", "majority"),
+        ("oracle", "rehearsal/oracle"),
+        ("pairwise", "majority"),
+        ("pairwise", "rehearsal/default"),
+    ]
     calls = query(db, "SELECT count(*) AS n FROM calls WHERE campaign_id = ?", [row["campaign_id"]])[0]["n"]
     assert row["calls_a_pair"] == pytest.approx(calls / 40)  # the judging's calls are none of them
     assert row["was_rehearsed"]
@@ -158,6 +163,38 @@ def test_the_table_fits_79_columns_and_says_that_it_was_rehearsed(db: Path) -> N
     assert "pairwise: rehearsal/default" in lines
 
 
+def test_a_set_of_several_judges_shows_its_majority_and_each_of_them(tmp_path: Path) -> None:
+    db = tmp_path / "corpus.duckdb"
+    records = corpus(4)
+    pairs = [record for record in records if isinstance(record, Pair)]
+    with Writer(db) as writer:
+        writer.append(*records)
+        for number, pair in enumerate(pairs):
+            for judge in ("one", "two", "three"):
+                wrong = number == 0 or (number == 1 and judge == "one")
+                writer.append(
+                    Judgement(
+                        judgement_id=f"judg_{number}_{judge}",
+                        label_set="mine",
+                        pair_id=pair.pair_id,
+                        judge_model=judge,
+                        rubric="compare",
+                        presentation="single",
+                        verdict="rejected" if wrong else "chosen",
+                        judge=judge,
+                    )
+                )
+    lines = report("--db", str(db)).stdout.splitlines()
+    shown = {line.rsplit(None, 1)[0].strip(): line.split()[-1] for line in lines if line.startswith("  ")}
+    assert {name: shown[name] for name in ("by mine", "one", "two", "three")} == {
+        "by mine": "25.0",
+        "one": "50.0",
+        "two": "25.0",
+        "three": "25.0",
+    }
+    assert "mine: the majority of its judges" in lines
+
+
 @pytest.mark.chain
 def test_campaigns_methods_and_sets_can_be_picked(db: Path) -> None:
     with Writer(db) as writer:
@@ -168,7 +205,7 @@ def test_campaigns_methods_and_sets_can_be_picked(db: Path) -> None:
     picked = json.loads(report("--db", str(db), "--campaign", "camp_b", "--campaign", "rehearsal", "--json").stdout)
     assert picked == everything
     (one,) = json.loads(report("--db", str(db), "--campaign", "rehearsal", "--judged", "pairwise", "--json").stdout)
-    assert [noise["label_set"] for noise in one["noise"]] == ["pairwise"]
+    assert {noise["label_set"] for noise in one["noise"]} == {"pairwise"}
     assert {row["name"]: row["was_rehearsed"] for row in everything} == {"other": False, "rehearsal": True}
 
 
