@@ -137,6 +137,19 @@ def test_a_judge_is_settled_over_both_orders_and_the_set_by_its_majority(fill: F
     ]
 
 
+def test_most_ties_make_a_tie_whatever_the_others_say(fill: Fill) -> None:
+    db = fill(
+        campaign(),
+        pair(1),
+        *(
+            verdict(1, said, judge=f"j{n}")
+            for n, said in enumerate(["tie", "tie", "tie", "chosen", "chosen", "rejected"])
+        ),
+    )
+    row = query(db, "SELECT agree, disagree, tie FROM label_noise WHERE judge = 'majority'")[0]
+    assert tuple(row.values()) == (0, 0, 1)
+
+
 @pytest.mark.parametrize(("wrong", "right"), [(0, 4), (1, 3), (3, 1), (4, 0), (2, 9)])
 def test_the_interval_is_wilsons(fill: Fill, wrong: int, right: int) -> None:
     said = ["rejected"] * wrong + ["chosen"] * right + ["tie"] * 2
@@ -192,6 +205,16 @@ def test_only_what_a_side_wrote_for_itself_is_measured(fill: Fill, last_only: bo
     # of two seeds: equal sides meet with 1, others share "answer (one|two)" (2/3), "answer" or a side and "answer"
     expected = {True: (1 + 1 + 2 / 3 + 2 / 3) / 4, False: (4 * 1 + 8 * 2 / 3 + 4 * 1 / 3) / 16}
     assert method.self_rouge == pytest.approx(100 * expected[last_only])
+
+
+def test_equal_answers_before_the_first_difference_are_not_measured_though_no_turn_is_shared(fill: Fill) -> None:
+    records = [
+        record.model_copy(update={"first_divergent_turn": 2}) if isinstance(record, Pair) else record
+        for record in corpus(1)
+    ]
+    ((stat,), _) = (tuple(found.values()) for found in measured(fill(*records)))
+    assert isinstance(stat, PairStats)
+    assert (stat.chosen_words, stat.rejected_words) == (3, 3)  # the second answers alone
 
 
 def test_what_is_measured_is_not_missing_until_pairs_are_added(fill: Fill) -> None:
