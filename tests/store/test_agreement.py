@@ -8,7 +8,16 @@ from random import Random
 import numpy as np
 import pytest
 
-from store.agreement import Level, _cells, _kappa, agreement_of, bootstrap, krippendorff_alpha, label_sets
+from store.agreement import (
+    Level,
+    _cells,
+    _kappa,
+    agreement_of,
+    bootstrap,
+    krippendorff_alpha,
+    label_sets,
+    labels_by_judge,
+)
 from store.database import StoreError
 from store.pairs import majority
 from store.records import Judgement, Record
@@ -225,3 +234,16 @@ def test_an_unknown_set_names_those_that_there_are(fill: Fill) -> None:
     fill(*records, *both(pairs[0], "tie", "tie", label_set="mine"))
     with pytest.raises(StoreError, match="there are mine"):
         agreement_of(db, "set")
+
+
+def test_the_oracle_needs_no_orders_and_verdicts_on_single_aspects_are_none_on_the_pair(fill: Fill) -> None:
+    records, pairs = pair_corpus([(10, 10)])
+    aspect = [
+        row.model_copy(update={"rubric": "aspect: honesty", "judgement_id": f"{row.judgement_id}_a"})
+        for row in both(pairs[0], "rejected", "rejected")
+        if isinstance(row, Judgement)
+    ]
+    oracle = verdict(pairs[0], "single", "chosen", judge="rehearsal/oracle", label_set="oracle")
+    db = fill(*records, *both(pairs[0], "chosen", "chosen"), *aspect, oracle)
+    assert labels_by_judge(db, "set") == {"m": {pairs[0]: "chosen"}}
+    assert labels_by_judge(db, "oracle") == {"rehearsal/oracle": {pairs[0]: "chosen"}}
