@@ -139,11 +139,13 @@ def _chosen(named: Sequence[Any], offered: Mapping[str, str], most: int | None) 
 
 def _schema(aspects: Mapping[str, str], most: int | None, longest_characters: int | None) -> dict[str, Any]:
     """The JSON object that `boost` asks for, for a provider that holds a model to it."""
-    answer = {"type": "string"} | ({} if longest_characters is None else {"maxLength": longest_characters})
+    answer: dict[str, Any] = {"type": "string", "minLength": 1}
+    if longest_characters is not None:
+        answer["maxLength"] = longest_characters
     listed = {"type": "array", "items": {"enum": list(aspects)}, "minItems": 1, "maxItems": most or len(aspects)}
     fields: dict[str, Any] = {
         "aspects": listed,
-        "plan": {"type": "string", "maxLength": PLAN_CHARACTERS},
+        "plan": {"type": "string", "minLength": 1, "maxLength": PLAN_CHARACTERS},
         "answer": answer,
     }
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}

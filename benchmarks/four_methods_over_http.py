@@ -22,6 +22,8 @@ from configs.model_settings import Endpoint
 POSITIONS = 8192
 TABLES = ("seeds", "dialogues", "turns", "labels", "perturbations", "calls", "caught", "pairs", "judgements", "scores")
 COUNTS = " UNION ALL ".join(f"SELECT '{table}' AS kept, count(*) AS n FROM {table}" for table in TABLES)
+PRICES = "{input_cost_per_token: 1e-7, output_cost_per_token: 4e-7}"
+"""Made up, so that costs are seen."""
 COMPARED = (
     "SELECT method, pairs, calls_a_pair, tokens_a_pair, usd_a_pair, chosen_longer FROM pair_report ORDER BY method"
 )
@@ -45,14 +47,15 @@ def main() -> None:
 def _chain(shown: Shown, folder: Path, server: Endpoint, arguments: argparse.Namespace) -> None:
     corpus, model = str(folder / "corpus.duckdb"), f"models.default.api_base={server.api_base}"
     sets = [f"models.default.model={server.litellm_model}", model]
+    judges = sets if arguments.server == "rehearsal" else [*sets, "models.default.max_tokens=256", "repairs=0"]
     if arguments.server == "rehearsal":
-        varied = "{mistake_rate: 0.3, omission_rate: 0.3}"
-        sets += [
-            f"models.assistant.params={varied}",
-            "models.default.params={input_cost_per_token: 1e-7, output_cost_per_token: 4e-7}",
+        sets = [
+            *sets,
+            f"models.default.params={PRICES}",
+            f"models.assistant.params={{mistake_rate: 0.3, omission_rate: 0.3, {PRICES[1:]}",
         ]
     else:
-        sets += ["models.default.json_schema=true", "models.default.max_tokens=256", "pairing.boost.longest=3.0"]
+        sets = [*sets, "models.default.json_schema=true", "models.default.max_tokens=256", "pairing.boost.longest=3.0"]
     play = [*sets, f"seeds.limit={arguments.limit}", "seeds.cut=last_user", "name=http"]
     seeds = ["--seeds", str(Path(arguments.seeds).resolve())]
     run, db = shown.run, ["--db", corpus]
@@ -61,13 +64,7 @@ def _chain(shown: Shown, folder: Path, server: Endpoint, arguments: argparse.Nam
     run("fit", "reward", "reward-tiny", *db, sets=own, progress=True)
     scorer = f"scorer.model={folder / 'rm'}"
     run("run", "compare", *seeds, *db, sets=["recipe=[west_of_n]", scorer, *play], progress=True)
-    run(
-        "judge",
-        "pairwise",
-        *db,
-        sets=[*sets[:2], *sets[-3:-1]] if arguments.server == "vllm" else sets[:2],
-        progress=True,
-    )
+    run("judge", "pairwise", *db, sets=judges, progress=True)
     run("report", *db)
     for query in (COMPARED, COUNTS):
         run("sql", query, *db)

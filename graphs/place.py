@@ -81,7 +81,10 @@ class PlaceState(TypedDict, total=False):
     draw: int
     """How often the answers here were written anew."""
     opening: Said | None
-    """The very first answer that was written here: what the dialogue goes on from where there is no pair."""
+    """The first answer that was written here and nothing is wrong with, else the very first: what the dialogue goes on from
+    where there is no pair."""
+    opens_well: bool
+    """Whether nothing is wrong with it."""
     first: Said
     """The first answer of this draw."""
     labels: list[Drawn]
@@ -143,6 +146,13 @@ def faults(
         if fault is not None:
             found.append((place, fault))
     return found
+
+
+def opened(state: PlaceState, said: Said, *, well: bool) -> dict[str, Any]:
+    """The opening after one more answer."""
+    if state.get("opening") is None or (well and not state.get("opens_well")):
+        return {"opening": said, "opens_well": well}
+    return {}
 
 
 def no_answer(error: ProviderError) -> Attempt:

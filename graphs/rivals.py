@@ -28,6 +28,7 @@ from graphs.place import (
     judges_of,
     label_of,
     no_answer,
+    opened,
     preferences,
     side_by_side,
     turned_round,
@@ -92,13 +93,17 @@ def build_rlcd_graph(cast: Cast, pairing: PairingSettings) -> Any:
         written, update, attempts = _heard(state, replies)
         if update.get("error"):
             return Command(goto="__end__", update=update)
-        if not attempts:
-            texts = [(utterance.content, utterance.cut_off) for _, utterance in written]
-            found = faults(state, pairing, texts, steered=True)
-            attempts = [_attempt(reason, written[place][1]) for place, reason in found]
+        usable, refused = _usable(state, pairing, written, steered=True)
+        attempts += refused
+        if len(usable) == 2:
+            attempts += _alike(state, pairing, usable[0][1], usable[1][1])
+        good_ones = [
+            (place, said) for place, said in usable if place == 0
+        ]  # the dialogue never goes on from a poor one
+        update |= _opened(state, written, good_ones)
         if attempts:
             return _again(state, update, attempts, pairing, goto="contrast")
-        good, poor = (as_said(utterance) for _, utterance in written)
+        (_, good), (_, poor) = usable
         made = Made(
             depth=len(state["messages"]), chosen=good, rejected=poor, label_source="construction", intended=True
         )
@@ -164,12 +169,10 @@ async def _sampled(
     written, update, attempts = _heard(state, replies)
     if update.get("error"):
         return Command(goto="__end__", update=update)
-    left: list[tuple[int, Said]] = []
-    for place, utterance in written:
-        if found := faults(state, pairing, [(utterance.content, utterance.cut_off)]):
-            attempts.append(_attempt(found[0][1], utterance))
-        else:
-            left.append((draw * count + place, as_said(utterance)))
+    usable, refused = _usable(state, pairing, written)
+    attempts += refused
+    update |= _opened(state, written, usable)
+    left = [(draw * count + place, said) for place, said in usable]
     if goto == "judge" and len(left) == 2:
         attempts += _alike(state, pairing, left[0][1], left[1][1])
     if len(left) < 2 or (goto == "judge" and attempts):
@@ -180,16 +183,36 @@ async def _sampled(
 def _heard(
     state: PlaceState, replies: Sequence[Utterance | ProviderError]
 ) -> tuple[list[tuple[int, Utterance]], dict[str, Any], list[Attempt]]:
-    """The answers by place, what they change in the state, and the calls that failed.
-
-    The first answer that was ever written here is what the dialogue can go on from; where there is none, that is an error.
-    """
+    """The answers by place, and the calls that failed; where there never was an answer, that is an error in the update."""
     written = [(place, reply) for place, reply in enumerate(replies) if isinstance(reply, Utterance)]
     failed = [reply for reply in replies if isinstance(reply, ProviderError)]
-    opening = state.get("opening") or (as_said(written[0][1]) if written else None)
-    if opening is None:
+    if not written and state.get("opening") is None:
         return [], {"error": (failed[0].kind, str(failed[0]))}, []
-    return written, {"opening": opening}, [no_answer(error) for error in failed]
+    return written, {}, [no_answer(error) for error in failed]
+
+
+def _usable(
+    state: PlaceState, pairing: PairingSettings, written: Sequence[tuple[int, Utterance]], *, steered: bool = False
+) -> tuple[list[tuple[int, Said]], list[Attempt]]:
+    """The answers that nothing is wrong with, each by itself, and what is wrong with the others."""
+    usable: list[tuple[int, Said]] = []
+    refused: list[Attempt] = []
+    for place, utterance in written:
+        found = faults(state, pairing, [(utterance.content, utterance.cut_off)], steered=steered)
+        if found:
+            refused.append(Attempt(found[0][1], utterance.content, utterance.call_id or ""))
+        else:
+            usable.append((place, as_said(utterance)))
+    return usable, refused
+
+
+def _opened(
+    state: PlaceState, written: Sequence[tuple[int, Utterance]], usable: Sequence[tuple[int, Said]]
+) -> dict[str, Any]:
+    """The opening after one more draw: the first usable answer, else the first one."""
+    if usable:
+        return opened(state, usable[0][1], well=True)
+    return opened(state, as_said(written[0][1]), well=False) if written else {}
 
 
 def _alike(state: PlaceState, pairing: PairingSettings, one: Said, other: Said) -> list[Attempt]:
@@ -209,10 +232,6 @@ def _indistinct(state: PlaceState, pairing: PairingSettings, scored: Sequence[Ca
     if best.reward == worst.reward:
         return [Attempt("tie", worst.said.message.content, worst.said.call_id or "", source="reward model")]
     return _alike(state, pairing, best.said, worst.said)
-
-
-def _attempt(reason: str, utterance: Utterance) -> Attempt:
-    return Attempt(reason, utterance.content, utterance.call_id or "")
 
 
 def _again(

@@ -30,6 +30,7 @@ from graphs.place import (
     judges_of,
     label_of,
     no_answer,
+    opened,
     preferences,
 )
 from store.identity import chance, label_id
@@ -66,8 +67,9 @@ def build_rmboost_graph(cast: Cast, pairing: PairingSettings) -> Any:
             except ProviderError as error:
                 return _without_first(state, error)
             said, cut_off = as_said(utterance), utterance.cut_off
-        update: dict[str, Any] = {"first": said, "refused": [], "opening": state.get("opening") or said}
-        if found := faults(state, pairing, [(said.message.content, cut_off)]):
+        found = faults(state, pairing, [(said.message.content, cut_off)])
+        update: dict[str, Any] = {"first": said, "refused": []} | opened(state, said, well=not found)
+        if found:
             attempt = Attempt(found[0][1], said.message.content, said.call_id or "")
             return _redraw(state, update, [attempt], pairing)
         return Command(goto="second" if state.get("labels") else "label", update=update)

@@ -109,6 +109,30 @@ def test_a_steered_answer_that_speaks_of_its_making_is_drawn_anew(play: Play) ->
     assert sides(played) == [("tea is a drink of leaves", "no idea at all")]
 
 
+def test_both_steered_answers_are_held_to_the_rules_and_each_is_counted(play: Play) -> None:
+    steer: Part = lambda text: f"Here is the revised version: {'tea' if 'as good' in text else 'mud'}."  # noqa: E731
+    played = play(recipe="rlcd", pairing={"redraws": 0}, parts={"steer": steer})
+    assert reasons(played) == [("speaks_of_editing", "no_pair")] * 2
+
+
+@pytest.mark.parametrize("recipe", ["rlaif", "rlcd", "rmboost"])
+def test_a_dialogue_goes_on_from_an_answer_that_nothing_is_wrong_with(play: Play, recipe: str) -> None:
+    bad = 2 if recipe == "rlaif" else 1  # of a draw
+    answers = iter([""] * bad + ["a sound answer"] * bad)
+    good = iter(["", "a sound answer"])
+    played = play(
+        recipe=recipe,
+        pairing={"redraws": 1},
+        parts={
+            "chat": lambda _: next(answers),
+            "steer": lambda text: next(good) if "as good" in text else "a sound answer!",
+            "boost": lambda _: "no JSON",
+        },
+    )
+    assert played.pairs == []
+    assert played.texts()[-1] == "a sound answer"
+
+
 def by_words(conversations: Sequence[Sequence[Message]]) -> list[float | None]:
     return [float(len(messages[-1].content.split())) for messages in conversations]
 
