@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from configs.benchmark_settings import BenchmarkSettings
 from configs.fit_settings import RewardFitSettings
 from configs.judge_settings import JudgeSettings
-from configs.lab_settings import MusicLabSettings, ParrotLabSettings
+from configs.lab_settings import MusicLabSettings, ParrotLabSettings, RmboostLabSettings
 from configs.language_settings import AskFitSettings, DpoFitSettings, SftFitSettings
 from configs.load import models_in, presets
 from configs.loop_settings import LoopSettings
@@ -26,6 +26,7 @@ PAGES: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("Simulators that learn in rounds: `descant loop CONFIG`", "loop", LoopSettings),
     ("Labs: `descant lab music`", "lab", MusicLabSettings),
     ("Labs: `descant lab parrot`", "lab", ParrotLabSettings),
+    ("Labs: `descant lab rmboost`", "lab", RmboostLabSettings),
 )
 
 

@@ -11,6 +11,22 @@ from configs.language_settings import DpoFitSettings, SftFitSettings
 Arm = Literal["base", "more_single_turn", "last_turn", "music", "bernoulli", "one", "union", "spotlight", "mixture"]
 WorldName = Literal["easy", "hard"]
 ParrotArm = Literal["neglect", "hallucination", "misunderstanding", "all_three", "more_sft", "own_neglect", "arbitrary"]
+RmboostArm = Literal[
+    "real",
+    "more_real",
+    "rmboost",
+    "rmboost_verified",
+    "rlaif",
+    "rlaif_by_pair",
+    "rlcd",
+    "west_of_n",
+    "real_rmboost",
+    "real_rmboost_verified",
+    "real_rlaif",
+    "real_rlaif_by_pair",
+    "real_rlcd",
+    "real_west_of_n",
+]
 
 
 class LabSettings(Settings):
@@ -112,4 +128,70 @@ class ParrotLabSettings(LabSettings):
         self.require_each_once("random_seeds", "first", "arms")
         if self.first and max(self.first) >= self.turns:
             raise ValueError(f"first: {max(self.first)} of {self.turns} turns is no part of them: take fewer")
+        return self
+
+
+Rate = Annotated[float, Field(ge=0.0, le=0.5)]
+
+
+class RmboostLabSettings(LabSettings):
+    """The lab of RMBoost and its rivals: how many of each method's labels are wrong, and what a reward model learns from its pairs."""
+
+    judge_errors: Annotated[tuple[Rate, ...], Field(min_length=1)] = (0.0, 0.1, 0.2, 0.3)
+    """Shares of its answers in which the judge errs. Each above 0 is played twice: drawn anew each time that the judge is asked, and by the pair of answers, so that asking in both orders does not help."""
+    edit_failures: Annotated[tuple[Rate, ...], Field(min_length=2)] = (0.0, 0.1, 0.2, 0.3)
+    """Shares of the answers written for a label that do not deserve it; rising, since the break-even line is read between them."""
+    judge_error: Rate = 0.2
+    """The centre of the grid, one of `judge_errors`, where reward models are trained."""
+    edit_failure: Rate = 0.2
+    """The centre of the grid, one of `edit_failures`."""
+    verified: bool = True
+    """Play RMBoost with verified labels too, at every point of the grid."""
+    mistakes: Rate = 0.15
+    """How often the assistant errs by itself, for each value of a description and for the name."""
+    prompts: Annotated[int, Field(strict=True, ge=1)] = 1000
+    """Of every campaign of the grid, always the same."""
+    candidates: Annotated[int, Field(strict=True, ge=2)] = 4
+    """Samples of West-of-N."""
+    arms: Annotated[tuple[RmboostArm, ...], Field(min_length=1)] = (
+        "real",
+        "more_real",
+        "rmboost",
+        "rlaif",
+        "rlaif_by_pair",
+        "rlcd",
+        "west_of_n",
+        "real_rmboost",
+        "real_rlaif",
+        "real_rlaif_by_pair",
+        "real_rlcd",
+        "real_west_of_n",
+    )
+    """What reward models learn from: real-like pairs, twice as many of them, the pairs of a method, or both together."""
+    pairs: Annotated[int, Field(strict=True, ge=1)] = 700
+    """Of each source at most."""
+    real_noise: Rate = 0.1
+    """Share of the real-like pairs whose label is wrong."""
+    items: Annotated[int, Field(strict=True, ge=4)] = 300
+    """Held-out pairs, real-like ones and mixed ones each, a random seed."""
+    dialogues: Annotated[int, Field(strict=True, ge=1)] = 3000
+    """Conversations with right answers, from which the first stage learns to talk."""
+    language: SftSettings = SftSettings()
+    """The first stage that all arms of a random seed share: a language model. Its `random_seed` and `out` are the lab's to fill in."""
+    fit: RewardFitSettings = RewardFitSettings(model="tiny")
+    """Each arm's training, from that stage on; its `model`, `tiny`, `random_seed` and `out` are the lab's to fill in, and a `mixture` is for the arms of two sources."""
+
+    @model_validator(mode="after")
+    def _a_grid_around_its_centre(self) -> "RmboostLabSettings":
+        self.require_each_once("random_seeds", "judge_errors", "edit_failures", "arms")
+        if list(self.edit_failures) != sorted(self.edit_failures):
+            raise ValueError("edit_failures: sort them, the break-even line is read between neighbours")
+        for value, name, known in (
+            (self.judge_error, "judge_error", self.judge_errors),
+            (self.edit_failure, "edit_failure", self.edit_failures),
+        ):
+            if value not in known:
+                raise ValueError(f"{name}: {value:g} is not on the grid: add it to {name}s, or take one of them")
+        if "west_of_n" in " ".join(self.arms) and "real" not in self.arms:
+            raise ValueError("arms: West-of-N picks by the reward model of `real`: name it too")
         return self

@@ -264,6 +264,37 @@ def lab_parrot(quick: bool, out: str | None, overrides: tuple[str, ...], as_json
     _tell(page(result), json_of(result) if as_json else None, folder, kept, result.seconds)
 
 
+@lab.command("rmboost")
+@click.option("--quick", is_flag=True, help="A first look: one random seed, small sets, under five minutes.")
+@click.option("--out", metavar="DIR", help="Where everything is kept.  [default: descant-lab/rmboost, -quick]")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. --set prompts=200."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+def lab_rmboost(quick: bool, out: str | None, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+    """Whose labels are wrong how often, and what do reward models learn from them? (RMBoost, arXiv 2407.16008)
+
+    RMBoost, RLAIF, RLCD and West-of-N on the same prompts. The same command goes on where it was stopped.
+    """
+    from configs.lab_settings import RmboostLabSettings
+    from configs.load import load
+    from train.errors import require_extra
+
+    preset = "rmboost-quick" if quick else "rmboost"
+    settings = load(preset, RmboostLabSettings, overrides=overrides, folder="lab")
+    require_extra()
+    from lab.rmboost import run_rmboost_lab
+    from lab.rmboost_page import as_json as json_of
+    from lab.rmboost_page import page, plot
+
+    folder = Path(out or f"descant-lab/{preset}")
+    result = run_rmboost_lab(settings, folder, quiet=quiet)
+    plot(result, folder / "curves.png", folder / "curves.svg")
+    kept = "by random seed the corpus,\nwhat became of each label and the models"
+    _tell(page(result), json_of(result) if as_json else None, folder, kept, result.seconds)
+
+
 def _tell(text: str, rows: list[dict[str, Any]] | None, folder: Path, kept: str, seconds: float) -> None:
     """Keep a lab's page, and print it, or its figures where JSON is asked for."""
     (folder / "report.txt").write_text(text + "\n", encoding="utf-8")

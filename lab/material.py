@@ -8,18 +8,20 @@ pairs keep the assistant's natural mistakes.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from agents.ledger import CampaignStopping
 from agents.rehearsal.oracle import TurnGrade, grade
 from configs.lab_settings import Arm, MusicLabSettings, WorldName
 from configs.settings import BernoulliSchedule, CampaignSettings, PerturbSettings, SeedSettings
+from graphs.best_of_n import RewardModel
 from graphs.campaign import run_campaign
 from graphs.seeds import load_seeds
 from store.database import query
 from store.queries import messages_of, preference_pairs
 from store.records import Message, PreferencePair, Seed
 
+PlayedWorld = Literal["easy", "hard", "lists"]
 CONCURRENCY = 64
 SEEDS_A_TRY = 2.4
 """Seeds that are played for each item that is wanted, at first: some branches slip on their own, and leave no item."""
@@ -178,7 +180,7 @@ def cells_of(pair: PreferencePair, turns: int) -> list[str]:
     return [at_turn(wrong[0].turn), *([STANDING] if broken else [])]
 
 
-def seeds_of(split: str, count: int, world: WorldName, random_seed: int) -> list[Seed]:
+def seeds_of(split: str, count: int, world: PlayedWorld, random_seed: int) -> list[Seed]:
     """The first `count` seeds of a split."""
     drawn = math.ceil(count / SPLIT_SHARES[split])
     while True:
@@ -190,8 +192,15 @@ def seeds_of(split: str, count: int, world: WorldName, random_seed: int) -> list
         drawn = math.ceil(drawn * 1.1) + 20
 
 
-def play(campaign: CampaignSettings, world: WorldName, random_seed: int, seeds: Sequence[Seed], corpus: Path) -> None:
-    """A campaign of a lab over these seeds, or go on with it."""
+def play(
+    campaign: CampaignSettings,
+    world: PlayedWorld,
+    random_seed: int,
+    seeds: Sequence[Seed],
+    corpus: Path,
+    scorer: RewardModel | None = None,
+) -> None:
+    """A campaign of a lab over these seeds, or go on with it; `scorer` is for recipes that pick by a reward model."""
     settings = campaign.model_copy(
         update={
             "random_seed": random_seed,
@@ -199,6 +208,6 @@ def play(campaign: CampaignSettings, world: WorldName, random_seed: int, seeds: 
             "seeds": SeedSettings(format="rehearsal", world=world, limit=len(seeds)),
         }
     )
-    report = run_campaign(settings, seeds, corpus)
+    report = run_campaign(settings, seeds, corpus, scorer=scorer)
     if report.stop_reason is not None:
         raise CampaignStopping(report.stop_reason)
