@@ -145,8 +145,8 @@ class RmboostLabSettings(LabSettings):
     """The centre of the grid, one of `judge_errors`, where reward models are trained."""
     edit_failure: Rate = 0.2
     """The centre of the grid, one of `edit_failures`."""
-    verified: bool = True
-    """Play RMBoost with verified labels too, at every point of the grid."""
+    verified_failures: tuple[Rate, ...] = (0.2, 0.3)
+    """The edit failures at which RMBoost is played with verified labels too, wherever the judge errs: it costs three times as many calls. Empty plays none."""
     mistakes: Rate = 0.15
     """How often the assistant errs by itself, for each value of a description and for the name."""
     prompts: Annotated[int, Field(strict=True, ge=1)] = 1000
@@ -163,7 +163,6 @@ class RmboostLabSettings(LabSettings):
         "west_of_n",
         "real_rmboost",
         "real_rlaif",
-        "real_rlaif_by_pair",
         "real_rlcd",
         "real_west_of_n",
     )
@@ -183,15 +182,24 @@ class RmboostLabSettings(LabSettings):
 
     @model_validator(mode="after")
     def _a_grid_around_its_centre(self) -> "RmboostLabSettings":
-        self.require_each_once("random_seeds", "judge_errors", "edit_failures", "arms")
-        if list(self.edit_failures) != sorted(self.edit_failures):
-            raise ValueError("edit_failures: sort them, the break-even line is read between neighbours")
+        self.require_each_once("random_seeds", "judge_errors", "edit_failures", "verified_failures", "arms")
+        for name in ("edit_failures", "verified_failures"):
+            if list(getattr(self, name)) != sorted(getattr(self, name)):
+                raise ValueError(f"{name}: sort them, the break-even line is read between neighbours")
         for value, name, known in (
             (self.judge_error, "judge_error", self.judge_errors),
             (self.edit_failure, "edit_failure", self.edit_failures),
         ):
             if value not in known:
                 raise ValueError(f"{name}: {value:g} is not on the grid: add it to {name}s, or take one of them")
-        if "west_of_n" in " ".join(self.arms) and "real" not in self.arms:
-            raise ValueError("arms: West-of-N picks by the reward model of `real`: name it too")
+        if any("verified" in arm for arm in self.arms) and (
+            self.edit_failure not in self.verified_failures or not self.judge_error
+        ):
+            raise ValueError(
+                f"verified_failures: an arm learns from verified pairs, and they are not played at edit_failure {self.edit_failure:g}"
+            )
+        if "real" not in self.arms:
+            raise ValueError(
+                "arms: West-of-N picks by the reward model of `real`, and gains are measured against it: name it too"
+            )
         return self

@@ -28,7 +28,6 @@ from lab.rmboost_material import (
     MIXED,
     PLAIN,
     REAL,
-    RECIPES,
     Played,
     Point,
     Quality,
@@ -46,7 +45,8 @@ from lab.workers import Job, run_aloud
 from store.records import Metric
 from store.writer import write_through
 from train.checkpoint import write_json
-from train.reward import fit_reward
+from train.mixture import Sets
+from train.reward import FitResult, fit_reward
 from train.sft import fit_sft
 
 PICKER: RmboostArm = "real"
@@ -105,7 +105,7 @@ class RmboostLabResult(NamedTuple):
         for played, rival in matches(settings):
             for error in settings.judge_errors:
                 theirs = point_of(rival, error, None)
-                curve = {rate: point_of(played, error, rate) for rate in settings.edit_failures}
+                curve = {rate: point_of(played, error, rate) for rate in rates_of(settings, played)}
                 if theirs in known and known.issuperset(curve.values()):
                     outcomes = {rate: self.outcomes(point) for rate, point in curve.items()}
                     found.append(Line(played, rival, error, break_even(outcomes, self.outcomes(theirs))))
@@ -118,9 +118,14 @@ class RmboostLabResult(NamedTuple):
 def matches(settings: RmboostLabSettings) -> list[tuple[Played, Played]]:
     """Whose break-even is sought: verified labels meet the rival that the same judge serves."""
     found: list[tuple[Played, Played]] = [("rmboost", "rlaif"), ("rmboost", "rlaif_by_pair"), ("rmboost", "west_of_n")]
-    if settings.verified:
+    if settings.verified_failures:
         found += [("rmboost_verified", "rlaif"), ("rmboost_verified_by_pair", "rlaif_by_pair")]
     return found
+
+
+def rates_of(settings: RmboostLabSettings, played: Played) -> tuple[float, ...]:
+    """The edit failures at which a method is played, rising."""
+    return settings.edit_failures if played == "rmboost" else settings.verified_failures
 
 
 def claims(settings: RmboostLabSettings) -> list[Claim]:
@@ -176,18 +181,15 @@ def _jobs(settings: RmboostLabSettings, out: Path) -> list[Job]:
     first, then, arms = [], [], []
     for seed in settings.random_seeds:
         place = out / str(seed)
-        plain, played, stage, west = ((name, seed) for name in (PLAIN, "grid", "first stage", "west of n"))
+        plain, played, stage, picker, west = (
+            (name, seed) for name in (PLAIN, "grid", "first stage", "picker", "west of n")
+        )
         first.append(Job(plain, play_plain, (settings, seed, place)))
         first.append(Job(played, play_grid, (settings, seed, place), (plain,)))
         first.append(Job(stage, first_stage, (settings, seed, place), (plain,)))
-        rest = [arm for arm in settings.arms if arm != PICKER]
-        if PICKER in settings.arms:
-            then.append(Job((PICKER, seed), train_arm, (settings, seed, PICKER, place, False), (played, stage)))
-            then.append(Job(west, play_west_of_n, (settings, seed, place), ((PICKER, seed),)))
-        after = (west,) if PICKER in settings.arms else (played, stage)
-        arms += [Job((arm, seed), train_arm, (settings, seed, arm, place), after) for arm in rest]
-        if PICKER in settings.arms:
-            arms.append(Job(("asked", PICKER, seed), train_arm, (settings, seed, PICKER, place), after))
+        then.append(Job(picker, fit_arm, (settings, seed, PICKER, place), (played, stage)))
+        then.append(Job(west, play_west_of_n, (settings, seed, place), (picker,)))
+        arms += [Job((arm, seed), train_arm, (settings, seed, arm, place), (west,)) for arm in settings.arms]
     return first + then + arms
 
 
@@ -237,24 +239,26 @@ def first_stage(settings: RmboostLabSettings, random_seed: int, place: Path) -> 
     fit_sft(language, read_plain(place / "corpus.duckdb", PLAIN))
 
 
-def train_arm(
-    settings: RmboostLabSettings, random_seed: int, arm: RmboostArm, place: Path, asked: bool = True
-) -> Trained | None:
-    """One arm's reward model, and what it makes of the items, once all of them are there."""
-    corpus, folder = place / "corpus.duckdb", place / "arms" / arm
+def fit_arm(settings: RmboostLabSettings, random_seed: int, arm: RmboostArm, place: Path) -> tuple[FitResult, Sets]:
+    """One arm's reward model, and what it learned from; a finished one is left as it is."""
+    corpus = place / "corpus.duckdb"
     own = settings.fit.model_copy(
         update={
             "name": f"lab-rmboost-{arm}",
             "model": str(place / "language" / "model"),
             "random_seed": random_seed,
-            "out": str(folder),
+            "out": str(place / "arms" / arm),
         }
     )
     sets = {source: read_source(settings, source, random_seed, corpus) for source in sources_of(arm)}
-    fit = fit_reward(own, sets=sets, corpus=corpus, arm=arm)
-    if not asked:
-        return None
-    wins = ask(folder / "model", make_items(settings, random_seed, corpus, methods_of(settings)))
+    return fit_reward(own, sets=sets, corpus=corpus, arm=arm), sets
+
+
+def train_arm(settings: RmboostLabSettings, random_seed: int, arm: RmboostArm, place: Path) -> Trained:
+    """One arm's reward model, and what it makes of the items."""
+    corpus = place / "corpus.duckdb"
+    fit, sets = fit_arm(settings, random_seed, arm, place)
+    wins = ask(fit.model_dir, make_items(settings, random_seed, corpus))
     metrics = [
         Metric(fit_id=fit.fit_id, name="lab_accuracy", slice=cell, value=sum(of) / len(of), n=len(of), step=fit.steps)
         for cell, of in wins.items()
@@ -263,9 +267,3 @@ def train_arm(
     write_through(corpus, metrics)
     sizes = {source: len(pairs) for source, pairs in sets.items()}
     return Trained(random_seed, arm, fit.fit_id, fit.steps, sizes, fit.seconds, wins)
-
-
-def methods_of(settings: RmboostLabSettings) -> list[Played]:
-    """The methods whose held-out pairs are the mixed items: all that were played at the centre, each recipe once."""
-    picks = PICKER in settings.arms
-    return [played for played in RECIPES if played == RECIPES[played] and (picks or played != "west_of_n")]

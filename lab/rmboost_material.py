@@ -5,7 +5,7 @@ once. Also here: the plain conversations of the first stage, real-like pairs (tw
 people would), the held-out items, and what the oracle says of every pair's label. Nobody else asks the oracle.
 """
 
-from collections.abc import Sequence
+import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -39,6 +39,8 @@ RECIPES: dict[Played, Method] = {
 JUDGED: tuple[Played, ...] = ("rlaif", "rlaif_by_pair", "rmboost_verified", "rmboost_verified_by_pair")
 WRITTEN: tuple[Played, ...] = ("rmboost", "rmboost_verified", "rmboost_verified_by_pair", "rlcd")
 """Whose answers are written for a label, and so can fail it."""
+MIXED_FROM: tuple[Played, ...] = ("rmboost", "rlaif", "rlcd", "west_of_n")
+"""Whose held-out pairs are the mixed items: each recipe's, once."""
 WORLD: Literal["lists"] = "lists"
 PLAIN, REAL = "plain", "real-like"
 """The campaigns beside the grid; `REAL` names the items from it too."""
@@ -47,7 +49,7 @@ MIXED = "mixed"
 LETTERS: dict[Better, str] = {"first": RIGHT, "second": WRONG, "tie": TIE}
 TESTS_AN_ITEM = 1.5
 """Prompts of the test split for each held-out item: some give no pair, or two answers that are equally good."""
-PROMPTS_A_REAL_PAIR = 2.0
+PROMPTS_A_REAL_PAIR = 1.7
 """Two natural samples are equally good in about every third prompt."""
 
 
@@ -97,11 +99,14 @@ def grid(settings: RmboostLabSettings) -> list[Point]:
     points += [Point("rlaif_by_pair", error, None) for error in errors if error > 0]
     points += [Point("rmboost", None, failure) for failure in failures]
     points += [Point("rlcd", None, failure) for failure in failures]
-    if settings.verified:
-        points += [Point("rmboost_verified", error, failure) for error in errors for failure in failures]
-        points += [
-            Point("rmboost_verified_by_pair", error, failure) for error in errors if error > 0 for failure in failures
-        ]
+    kinds: tuple[Played, ...] = ("rmboost_verified", "rmboost_verified_by_pair")
+    points += [
+        Point(played, error, failure)
+        for played in kinds
+        for error in errors
+        for failure in settings.verified_failures
+        if error > 0  # a judge that never errs lets no wrong label pass
+    ]
     return points
 
 
@@ -140,8 +145,9 @@ def prompts(settings: RmboostLabSettings, random_seed: int) -> list[Seed]:
     return seeds_of("train", settings.prompts, WORLD, random_seed)
 
 
-def held_out_prompts(settings: RmboostLabSettings, random_seed: int) -> list[Seed]:
-    return seeds_of("test", round(settings.items * TESTS_AN_ITEM), WORLD, random_seed)
+def held_out_prompts(random_seed: int, items: int) -> list[Seed]:
+    """Of the test split, enough for so many items."""
+    return seeds_of("test", math.ceil(items * TESTS_AN_ITEM), WORLD, random_seed)
 
 
 def make_plain(settings: RmboostLabSettings, random_seed: int, corpus: Path) -> None:
@@ -159,16 +165,16 @@ def make_plain(settings: RmboostLabSettings, random_seed: int, corpus: Path) -> 
     )
     more = round(2 * settings.pairs * PROMPTS_A_REAL_PAIR)
     own = seeds_of("train", settings.prompts + more, WORLD, random_seed)[settings.prompts :]
-    play(natural, WORLD, random_seed, [*own, *held_out_prompts(settings, random_seed)], corpus)
+    play(natural, WORLD, random_seed, [*own, *held_out_prompts(random_seed, settings.items)], corpus)
 
 
 def make_point(
     settings: RmboostLabSettings, point: Point, random_seed: int, corpus: Path, scorer: RewardModel | None = None
 ) -> None:
-    """Play a campaign of the grid, or go on with it; those that a reward model learns from play the held-out prompts too."""
+    """Play a campaign of the grid, or go on with it; those whose pairs are items play the held-out prompts too."""
     seeds = prompts(settings, random_seed)
-    if point in (at_centre(settings, played) for played in RECIPES):
-        seeds += held_out_prompts(settings, random_seed)
+    if point in (at_centre(settings, played) for played in MIXED_FROM):
+        seeds += held_out_prompts(random_seed, items_each(settings))
     play(campaign_of(settings, point), WORLD, random_seed, seeds, corpus, scorer)
 
 
@@ -274,15 +280,17 @@ def sources_of(arm: str) -> list[str]:
     return ["real", arm.removeprefix("real_")] if arm.startswith("real_") else [arm]
 
 
-def make_items(
-    settings: RmboostLabSettings, random_seed: int, corpus: Path, methods: Sequence[Played]
-) -> dict[str, list[PreferencePair]]:
+def items_each(settings: RmboostLabSettings) -> int:
+    """Mixed items of each method."""
+    return settings.items // len(MIXED_FROM)
+
+
+def make_items(settings: RmboostLabSettings, random_seed: int, corpus: Path) -> dict[str, list[PreferencePair]]:
     """Held-out pairs with true labels: real-like ones, and equally many of each method's for the mixed ones."""
-    share = settings.items // len(methods)
     mixed = []
-    for played in methods:
+    for played in MIXED_FROM:
         held_out = preference_pairs(corpus, campaign=at_centre(settings, played).name, split="test")
-        mixed += [set_right(pair) for pair in held_out if truth(pair) != "tie"][:share]
+        mixed += [set_right(pair) for pair in held_out if truth(pair) != "tie"][: items_each(settings)]
     return {REAL: real_pairs(settings, random_seed, corpus, "test")[: settings.items], MIXED: mixed}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from configs.lab_settings import RmboostLabSettings
 from lab.break_even import TIE, BreakEven, count, label_noise, noise_gap
 from lab.comparison import FEWEST, FEWEST_SEEDS, accuracy, difference
-from lab.rmboost import Line, RmboostLabResult, matches
+from lab.rmboost import Line, RmboostLabResult, matches, rates_of
 from lab.rmboost_material import MIXED, REAL, RECIPES, Played, Point, Quality, at_centre, point_of
 from lab.tables import COLOURS, WIDTH, findings_table, gain, has, points, share, table
 from train.statistics import Share
@@ -130,7 +130,7 @@ def explained(settings: RmboostLabSettings) -> list[str]:
         f"each, the same for all; the assistant errs in {_percent(settings.mistakes)} % of what it says. Self-ROUGE (0 to 100, lower is more "
         "varied) and distinct-2 are of answers to different prompts.",
     ]
-    return lines if settings.verified else [line for line in lines if not line.startswith("verified")]
+    return lines if settings.verified_failures else [line for line in lines if not line.startswith("verified")]
 
 
 # the break-even
@@ -148,7 +148,7 @@ def break_even_table(result: RmboostLabResult) -> str:
     second = ["", *(f"vs {SHORT[rival]}" for _, rival in met)]
     most = max(result.settings.edit_failures)
     rows = [
-        [f"{_percent(error)} %", *(_told(found.get((*match, error)), most) for match in met)]
+        [f"{_percent(error)} %", *(_told(result.settings, found.get((*match, error))) for match in met)]
         for error in result.settings.judge_errors
     ]
     note = (
@@ -163,9 +163,7 @@ def rlcd_table(result: RmboostLabResult) -> str:
     """RMBoost and RLCD, which both depend on failed edits: no line, but a gap at each rate."""
     lines = [["edits fail", "RMBoost", "RLCD", "gap, points"]]
     for failure in result.settings.edit_failures:
-        mine, theirs = (
-            result.outcomes(point_of(played, None, failure)) for played in ("rmboost", "rlcd")
-        )
+        mine, theirs = (result.outcomes(point_of(played, None, failure)) for played in ("rmboost", "rlcd"))
         if mine and theirs:
             gap = noise_gap(mine, theirs)
             lines.append(
@@ -175,15 +173,19 @@ def rlcd_table(result: RmboostLabResult) -> str:
     return table(lines) + "\n" + fill(note, WIDTH) if len(lines) > 1 else ""
 
 
-def _told(line: Line | None, most: float) -> str:
+def _told(settings: RmboostLabSettings, line: Line | None) -> str:
     if line is None or line.found is None:
         return ""
-    value, low, high = (_end(rate, most) for rate in line.found)
+    rates = rates_of(settings, line.played)
+    least, most = rates[0], rates[-1]
+    value, low, high = (_end(rate, least, most) for rate in line.found)
     return f"{value}" if low == high == value else f"{value} [{low}, {high}]"
 
 
-def _end(rate: float, most: float) -> str:
-    return "none" if rate == -math.inf else f">{_percent(most)}" if rate == math.inf else f"{100 * rate:.0f}"
+def _end(rate: float, least: float, most: float) -> str:
+    if math.isfinite(rate):
+        return f"{100 * rate:.0f}"
+    return f">{_percent(most)}" if rate > 0 else f"<{_percent(least)}" if least else "none"
 
 
 # reward models

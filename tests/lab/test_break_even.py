@@ -37,9 +37,7 @@ def test_label_noise_leaves_ties_and_prompts_without_a_pair_out() -> None:
         ([0.0, 0.2, 0.1, 0.3], 0.15, 0.075),  # the first crossing counts
     ],
 )
-def test_a_line_crosses_where_it_first_rises_above_the_rival(
-    noise: list[float], rival: float, expected: float
-) -> None:
+def test_a_line_crosses_where_it_first_rises_above_the_rival(noise: list[float], rival: float, expected: float) -> None:
     assert crossing([0.0, 0.1, 0.2, 0.3], noise, rival) == pytest.approx(expected)
 
 
