@@ -145,7 +145,7 @@ class RmboostLabSettings(LabSettings):
     """The centre of the grid, one of `judge_errors`, where reward models are trained."""
     edit_failure: Rate = 0.2
     """The centre of the grid, one of `edit_failures`."""
-    verified_failures: tuple[Rate, ...] = (0.2, 0.3)
+    verified_failures: tuple[Rate, ...] = (0.2,)
     """The edit failures at which RMBoost is played with verified labels too, wherever the judge errs: it costs three times as many calls. Empty plays none."""
     mistakes: Rate = 0.15
     """How often the assistant errs by itself, for each value of a description and for the name."""
@@ -173,7 +173,7 @@ class RmboostLabSettings(LabSettings):
     """Share of the real-like pairs whose label is wrong."""
     items: Annotated[int, Field(strict=True, ge=4)] = 300
     """Held-out pairs, real-like ones and mixed ones each, a random seed."""
-    dialogues: Annotated[int, Field(strict=True, ge=1)] = 3000
+    dialogues: Annotated[int, Field(strict=True, ge=1)] = 2000
     """Conversations with right answers, from which the first stage learns to talk."""
     language: SftSettings = SftSettings()
     """The first stage that all arms of a random seed share: a language model. Its `random_seed` and `out` are the lab's to fill in."""
