@@ -112,7 +112,7 @@ class RmboostLabResult(NamedTuple):
         return found
 
     def findings(self) -> list[Finding]:
-        return [judge(claim, self.wins) for claim in claims(self.settings)]
+        return [judge(claim, self.wins) for claim in claims(self.settings)] if self.arms else []
 
 
 def matches(settings: RmboostLabSettings) -> list[tuple[Played, Played]]:

@@ -47,7 +47,7 @@ PLAIN, REAL = "plain", "real-like"
 MIXED = "mixed"
 """Items of every method's own pairs."""
 LETTERS: dict[Better, str] = {"first": RIGHT, "second": WRONG, "tie": TIE}
-TESTS_AN_ITEM = 1.5
+TESTS_AN_ITEM = 1.7
 """Prompts of the test split for each held-out item: some give no pair, or two answers that are equally good."""
 PROMPTS_A_REAL_PAIR = 1.7
 """Two natural samples are equally good in about every third prompt."""

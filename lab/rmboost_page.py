@@ -7,7 +7,7 @@ from textwrap import fill
 from typing import Any
 
 from configs.lab_settings import RmboostLabSettings
-from lab.break_even import TIE, BreakEven, count, label_noise, noise_gap
+from lab.break_even import TIE, count, label_noise, noise_gap
 from lab.comparison import FEWEST, FEWEST_SEEDS, accuracy, difference
 from lab.rmboost import Line, RmboostLabResult, matches, rates_of
 from lab.rmboost_material import MIXED, REAL, RECIPES, Played, Point, Quality, at_centre, point_of
@@ -43,7 +43,7 @@ def page(result: RmboostLabResult) -> str:
         fill(PAPER, WIDTH),
         f"## Wrong labels where the judge errs {_percent(settings.judge_error)} % and edits fail {_percent(settings.edit_failure)} %",
         centre_table(result),
-        "\n".join(fill(line, WIDTH, subsequent_indent="  ") for line in explained(settings)),
+        "\n".join(fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in explained(settings)),
         "## The break-even: edits that may fail, %",
         break_even_table(result),
         rlcd_table(result),
@@ -71,7 +71,7 @@ def page(result: RmboostLabResult) -> str:
 
 def centre_table(result: RmboostLabResult) -> str:
     """Every method at the grid's centre: what its labels, its pairs and its answers are like."""
-    lines = [["", "wrong labels, %", "ties, %", "pairs", "calls", "tokens", "Self-ROUGE", "distinct-2"]]
+    lines = [["", "wrong labels, %", "ties", "pairs", "calls", "tokens", "ROUGE", "dist-2"]]
     for played in RECIPES:
         point = at_centre(result.settings, played)
         if point in result.points:
@@ -82,7 +82,7 @@ def centre_table(result: RmboostLabResult) -> str:
 
 def grid_table(result: RmboostLabResult) -> str:
     """A row a campaign, all random seeds together."""
-    lines = [["", "judge", "edit", "wrong, %", "ties", "pairs", "calls", "tok.", "alike", "dist."]]
+    lines = [["", "judge", "edit", "wrong, %", "ties", "pairs", "calls", "tok.", "ROUGE", "dist-2"]]
     for point in sorted(result.points, key=_order):
         noise = label_noise(result.outcomes(point))
         rates = [_percent(rate) for rate in (point.judge_error, point.edit_failure)]
@@ -116,6 +116,11 @@ def pairs_of(rows: Sequence[Quality]) -> int:
     return sum(len(row.outcomes) - row.outcomes.count("-") for row in rows)
 
 
+def _chance(settings: RmboostLabSettings) -> str:
+    seeds = ", ".join(map(str, settings.random_seeds))
+    return f"Random seed{'s' * (len(settings.random_seeds) > 1)} {seeds}"
+
+
 def explained(settings: RmboostLabSettings) -> list[str]:
     """What rows and columns are."""
     lines = [
@@ -125,10 +130,10 @@ def explained(settings: RmboostLabSettings) -> list[str]:
         "RLCD: an answer asked to be good, and one asked to be poor.",
         f"West-of-N: the best and the worst of {settings.candidates} samples, by a reward model of the real-like pairs.",
         "pair: the judge errs by the pair of answers, so that asking again does not help; else it errs anew each time.",
-        f"Wrong labels are of pairs with a better answer, [95 % interval]; ties are pairs of equally good answers. Pairs are of "
-        f"1,000 prompts, calls and tokens for one pair. Random seeds {', '.join(map(str, settings.random_seeds))}, {settings.prompts} prompts "
-        f"each, the same for all; the assistant errs in {_percent(settings.mistakes)} % of what it says. Self-ROUGE (0 to 100, lower is more "
-        "varied) and distinct-2 are of answers to different prompts.",
+        f"Wrong labels are of pairs with a better answer, [95 % interval, Wilson]; ties, in % of pairs, have two equally good "
+        f"answers. Pairs are of 1,000 prompts, calls and tokens for one pair. ROUGE (Self-ROUGE, 0 to 100, lower is more "
+        f"varied) and dist-2 (distinct-2) are of answers to different prompts. {_chance(settings)}, {settings.prompts} prompts each, the same for all "
+        f"methods; the assistant errs in {_percent(settings.mistakes)} % of what it says.",
     ]
     return lines if settings.verified_failures else [line for line in lines if not line.startswith("verified")]
 
@@ -144,8 +149,11 @@ def break_even_table(result: RmboostLabResult) -> str:
         if any((line.played, line.rival) == match for line in result.lines())
     ]
     found = {(line.played, line.rival, line.judge_error): line for line in result.lines()}
-    header = ["judge errs", *(f"{SHORT[played]}" for played, _ in met)]
-    second = ["", *(f"vs {SHORT[rival]}" for _, rival in met)]
+    heads = [
+        ["judge", *(_plain(SHORT[played]) for played, _ in met)],
+        ["errs", *(f"vs {_plain(SHORT[rival])}" for _, rival in met)],
+        ["", *("by pair" if rival.endswith("_by_pair") else "" for _, rival in met)],
+    ]
     most = max(result.settings.edit_failures)
     rows = [
         [f"{_percent(error)} %", *(_told(result.settings, found.get((*match, error))) for match in met)]
@@ -156,7 +164,12 @@ def break_even_table(result: RmboostLabResult) -> str:
         f"the grid, with 95 % intervals (bootstrap over prompts). none: its labels are worse even where no edit fails. >{_percent(most)}: they are no worse as "
         "far as the grid goes. West-of-N asks no judge."
     )
-    return table([header, second, *rows]) + "\n" + fill(note, WIDTH)
+    return table([*heads, *rows]) + "\n" + fill(note, WIDTH)
+
+
+def _plain(name: str) -> str:
+    """Without how its judge errs."""
+    return name.removesuffix(", pair")
 
 
 def rlcd_table(result: RmboostLabResult) -> str:
@@ -195,13 +208,13 @@ def accuracy_table(result: RmboostLabResult) -> str:
     """Arms down, kinds of items across."""
     wins, settings = result.wins, result.settings
     cells = [cell for cell in (REAL, MIXED) if has(wins, settings.arms[0], cell)]
-    lines = [["accuracy, %", "pairs", *cells, *(f"{cell}, by random seed" for cell in cells)]]
+    lines = [["accuracy, %", "pairs", *(head for cell in cells for head in (cell, "by seed"))]]
     for arm in settings.arms:
         found = [accuracy(wins, arm, cell) for cell in cells]
         rows = [row for row in result.arms if row.arm == arm]
         sizes = "+".join(f"{_mean(row.pairs[source] for row in rows):.0f}" for source in rows[0].pairs)
-        by_seed = [" ".join(f"{100 * value:.0f}" for value in one.by_seed) for one in found]
-        lines.append([arm, sizes, *map(share, found), *by_seed])
+        told = [(share(one), " ".join(f"{100 * value:.0f}" for value in one.by_seed)) for one in found]
+        lines.append([arm, sizes, *(part for both in told for part in both)])
     note = (
         f"{accuracy(wins, settings.arms[0], cells[0]).n} real-like items: two natural samples, true labels; in training {_percent(settings.real_noise)} % of their labels are wrong. "
         f"{accuracy(wins, settings.arms[0], cells[-1]).n} mixed items: as many of each method's own pairs, on prompts held out, with true labels. Every arm takes equal "
@@ -238,14 +251,14 @@ def plot(result: RmboostLabResult, *paths: Path) -> None:
             for place, match in enumerate(matches(settings)):
                 known = [line for line in lines if (line.played, line.rival) == match and line.found is not None]
                 if known:
-                    _draw_line(left, known, place, len(matches(settings)), most)
+                    _draw_line(left, settings, known, COLOURS[(place + 1) % len(COLOURS)], 0.003 * (place - 2))
             left.set_xlabel("the judge errs in")
             left.set_ylabel("edits that may fail")
-            left.set_title("below its line, RMBoost's labels are the cleaner", fontsize=10)
+            left.set_title("below its line, RMBoost's labels are the cleaner (▲: as far as it was played)", fontsize=10)
             left.set_ylim(-0.015, 1.12 * most)
             left.axhline(most, color="#cccccc", linewidth=1, zorder=0)
             left.annotate("end of the grid", (settings.judge_errors[0], most), fontsize=7, color="#8a8a8a", va="bottom")
-            left.legend(frameon=False, fontsize=8, loc="center right")
+            left.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
             arms = [arm for arm in settings.arms if has(wins, arm, REAL)]
             for place, cell in enumerate((REAL, MIXED)):
                 known_arms = [arm for arm in arms if has(wins, arm, cell)]
@@ -260,21 +273,21 @@ def plot(result: RmboostLabResult, *paths: Path) -> None:
             save_figure(figure, path)
 
 
-def _draw_line(axes: Any, known: Sequence[Line], place: int, lines: int, most: float) -> None:
-    """A break-even line with its intervals, cut off where the grid ends; none is drawn as 0."""
-
-    def cut(rate: float) -> float:
-        return min(max(rate, 0.0), most)
-
-    found = [BreakEven(*map(cut, line.found)) for line in known if line.found is not None]
-    gaps = [line.judge_error for line in known]
-    shift = 0.003 * (place - (lines - 1) / 2)
-    errors = [[one.value - one.low for one in found], [one.high - one.value for one in found]]
-    played, rival = known[0].played, known[0].rival
-    axes.errorbar(
-        [error + shift for error in gaps], [one.value for one in found], errors, label=f"{SHORT[played]} vs {SHORT[rival]}",
-        color=COLOURS[(place + 1) % len(COLOURS)], marker="o", markersize=4, capsize=2, linewidth=1.4, elinewidth=1,
-    )  # fmt: skip
+def _draw_line(axes: Any, settings: RmboostLabSettings, known: Sequence[Line], colour: str, shift: float) -> None:
+    """A break-even line with its intervals, cut off where its rates end; a triangle points to where it lies beyond."""
+    rates = rates_of(settings, known[0].played)
+    label = f"{SHORT[known[0].played]} vs {SHORT[known[0].rival]}"
+    found = [line.found for line in known if line.found is not None]
+    places = [line.judge_error + shift for line in known]
+    values, lows, highs = ([min(max(rate, rates[0]), rates[-1]) for rate in ends] for ends in zip(*found, strict=True))
+    errors = [
+        [value - low for value, low in zip(values, lows, strict=True)],
+        [high - value for value, high in zip(values, highs, strict=True)],
+    ]
+    axes.errorbar(places, values, errors, color=colour, label=label, capsize=2, linewidth=1.4, elinewidth=1)
+    for place, value, one in zip(places, values, found, strict=True):
+        marker = "o" if math.isfinite(one.value) else "^" if one.value > 0 else "v"
+        axes.plot([place], [value], marker=marker, markersize=7 if marker != "o" else 4, color=colour)
 
 
 def as_json(result: RmboostLabResult) -> list[dict[str, Any]]:
