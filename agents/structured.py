@@ -9,12 +9,12 @@ from agents.providers import ProviderError
 def read_json(text: str, **fields: type | tuple[type, ...]) -> dict[str, Any]:
     """The first JSON object in `text` that has all `fields` with their types; text around it is passed over.
 
-    True and false are no numbers here.
+    True and false are no numbers here. A text may hold line breaks as they are, which JSON forbids and models write.
 
     Raises:
         ProviderError: of kind `invalid_schema`, when there is none.
     """
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(strict=False)
     start = text.find("{")
     while start != -1:
         try:

@@ -47,7 +47,7 @@ def main() -> None:
 def _chain(shown: Shown, folder: Path, server: Endpoint, arguments: argparse.Namespace) -> None:
     corpus, model = str(folder / "corpus.duckdb"), f"models.default.api_base={server.api_base}"
     sets = [f"models.default.model={server.litellm_model}", model]
-    judges = sets if arguments.server == "rehearsal" else [*sets, "models.default.max_tokens=256", "repairs=0"]
+    judges = sets if arguments.server == "rehearsal" else [*sets, "models.default.max_tokens=64", "repairs=0"]
     if arguments.server == "rehearsal":
         sets = [
             *sets,
@@ -55,7 +55,13 @@ def _chain(shown: Shown, folder: Path, server: Endpoint, arguments: argparse.Nam
             f"models.assistant.params={{mistake_rate: 0.3, omission_rate: 0.3, {PRICES[1:]}",
         ]
     else:
-        sets = [*sets, "models.default.json_schema=true", "models.default.max_tokens=256", "pairing.boost.longest=3.0"]
+        sets = [
+            *sets,
+            "models.default.json_schema=true",
+            "models.default.max_tokens=1200",
+            'models.assistant.params={stop: ["."]}',  # outside of what it learned, its answers would never end
+            "pairing.boost.longest=4.0",
+        ]
     play = [*sets, f"seeds.limit={arguments.limit}", "seeds.cut=last_user", "name=http"]
     seeds = ["--seeds", str(Path(arguments.seeds).resolve())]
     run, db = shown.run, ["--db", corpus]

@@ -294,7 +294,7 @@ class _CampaignRun:
             caught=catches and catches.by_reason,
             caught_outcomes=catches and catches.by_outcome,
             refused=refused and refused.by_reason,
-            without_pair=refused and refused.by_outcome.get("no_pair", 0),
+            without_pair=refused and refused.places_without_pair,
         )
 
 

@@ -96,7 +96,7 @@ def build_given_graph(pairing: PairingSettings, place: Any) -> Any:
             caught += ended.get("caught", [])
             if (problem := ended.get("error")) is not None:
                 why = Attempt(problem[0], problem[1], "", source="provider")
-                caught += caught_at({**ended, "caught": []}, [why], again=False)
+                caught += caught_at({**ended, "caught": []}, [why], "no_pair")
         return {"made": made, "caught": caught, "said": [], "termination_reason": GIVEN, "error": None}
 
     graph = StateGraph(PairingState)

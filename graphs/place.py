@@ -19,7 +19,7 @@ from graphs.music import ORDERS
 from graphs.nodes import said_by
 from graphs.outcome import judged_label
 from graphs.state import Catch, Comparison, Said
-from store.records import Message, Verdict
+from store.records import CatchOutcome, Message, Verdict
 
 Result = TypeVar("Result")
 
@@ -107,7 +107,7 @@ def dialogue_at(state: PlaceState) -> DialogueSoFar:
     return DialogueSoFar(state["campaign_id"], state["dialogue_id"], state["messages"], 1)
 
 
-def caught_at(state: PlaceState, attempts: Iterable[Attempt], *, again: bool) -> list[Catch]:
+def caught_at(state: PlaceState, attempts: Iterable[Attempt], outcome: CatchOutcome) -> list[Catch]:
     """As rows to be: what becomes of them is the same for all that were caught together."""
     before = len(state.get("caught", []))
     return [
@@ -118,7 +118,7 @@ def caught_at(state: PlaceState, attempts: Iterable[Attempt], *, again: bool) ->
             source=attempt.source,
             content=attempt.content,
             call_id=attempt.call_id,
-            outcome="asked_again" if again else "no_pair",
+            outcome=outcome,
             agent=attempt.agent,
         )
         for place, attempt in enumerate(attempts)

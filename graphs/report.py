@@ -52,7 +52,8 @@ def _refused(report: CampaignReport) -> list[str]:
     if not report.refused:
         return ["answers    none refused"]
     reasons = ", ".join(f"{n} {reason}" for reason, n in report.refused.items())
-    return [f"answers    {sum(report.refused.values())} refused: {reasons}; {report.without_pair} gave no pair"]
+    places = f"{report.without_pair} place{'' if report.without_pair == 1 else 's'} without a pair"
+    return [f"answers    {sum(report.refused.values())} refused: {reasons}; {places}"]
 
 
 def _balance(report: CampaignReport) -> str:

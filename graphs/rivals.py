@@ -177,7 +177,7 @@ async def _sampled(
         attempts += _alike(state, pairing, left[0][1], left[1][1])
     if len(left) < 2 or (goto == "judge" and attempts):
         return _again(state, update, attempts, pairing)
-    return Command(goto=goto, update=update | {"samples": left, "caught": caught_at(state, attempts, again=False)})
+    return Command(goto=goto, update=update | {"samples": left, "caught": caught_at(state, attempts, "left_out")})
 
 
 def _heard(
@@ -245,7 +245,7 @@ def _again(
     """All answers anew, as long as redraws are left."""
     draw = state.get("draw", 0)
     again = draw < pairing.redraws
-    caught = caught_at(state, attempts, again=again)
+    caught = caught_at(state, attempts, "asked_again" if again else "no_pair")
     if again:
         return Command(goto=goto, update=update | {"draw": draw + 1, "caught": caught})
     return Command(goto="__end__", update=ended(update | {"caught": caught}))

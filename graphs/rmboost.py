@@ -235,7 +235,7 @@ def _refuse(
     """Ask again with what was wrong, as long as repairs are left; then draw a new first answer."""
     refused = [*state["refused"], Refused(problem or WHY.get(attempt.reason, attempt.reason), attempt.content)]
     if len(refused) <= pairing.boost.repairs:
-        caught = caught_at(state, [attempt], again=True)
+        caught = caught_at(state, [attempt], "asked_again")
         return Command(goto="second", update=update | {"refused": refused, "caught": caught})
     return _redraw(state, update, [attempt], pairing)
 
@@ -246,7 +246,7 @@ def _redraw(
     """A new first answer under the same label; a given one, or one too many, is given up."""
     draw = state.get("draw", 0)
     if draw < pairing.redraws and state.get("given") is None:
-        caught = caught_at(state, attempts, again=True)
+        caught = caught_at(state, attempts, "asked_again")
         return Command(goto="first", update=update | {"draw": draw + 1, "refused": [], "caught": caught})
     return _give_up(state, update, attempts)
 
@@ -254,7 +254,7 @@ def _redraw(
 def _give_up(state: PlaceState, update: dict[str, Any], attempts: Sequence[Attempt]) -> Command[Any]:
     """No pair for the label at work; the next one, if there is one, is tried with what redraws it leaves."""
     rest = state.get("labels", [])[1:]
-    update = update | {"labels": rest, "refused": [], "caught": caught_at(state, attempts, again=False)}
+    update = update | {"labels": rest, "refused": [], "caught": caught_at(state, attempts, "no_pair")}
     return Command(goto="second" if rest else "__end__", update=update if rest else ended(update))
 
 

@@ -84,7 +84,7 @@ def _table(reports: Sequence[MethodReport]) -> Table:
     row("answers caught", lambda report: f"{report.figures['caught']:,}")
     for reason in dict.fromkeys(loss.reason for report in reports for loss in report.lost):
         row(f"  {reason}", _lost(reason))
-    row("  of them gave no pair", lambda report: f"{report.figures['no_pair']:,}")
+    row("places without a pair", lambda report: f"{report.figures['without_pair']:,}")
     return table
 
 

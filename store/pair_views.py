@@ -208,7 +208,7 @@ PAIR_VIEWS: dict[str, View] = {
             "chosen_words": "Words of the chosen side's own answers, on average.",
             "rejected_words": "Words of the rejected side's own answers, on average.",
             "caught": "Answers of the campaign that could not stand in a pair (table `caught`).",
-            "no_pair": "Of them, those after which no pair came about at that place.",
+            "without_pair": "Places of dialogues that in the end got no pair.",
         },
         f"""
         WITH about AS (
@@ -226,7 +226,7 @@ PAIR_VIEWS: dict[str, View] = {
             FROM majorities WHERE label_set NOT IN ('{ORACLE}', 'campaign')
             QUALIFY row_number() OVER (PARTITION BY campaign_id, method ORDER BY of DESC, label_set) = 1
         ), lost AS (
-            SELECT campaign_id, count(*) AS caught, count(*) FILTER (outcome = 'no_pair') AS no_pair
+            SELECT campaign_id, count(*) AS caught, count(DISTINCT (dialogue_id, depth)) FILTER (outcome = 'no_pair') AS without_pair
             FROM caught WHERE agent <> 'user' GROUP BY campaign_id
         )
         SELECT campaign_id, costs.name, method, costs.pairs, calls, calls_a_pair, prompt_tokens_a_pair,
@@ -237,7 +237,7 @@ PAIR_VIEWS: dict[str, View] = {
             independent.tie AS judged_tie, coalesce(labelled_pairs, 0) AS labelled_pairs, labels_agree,
             self_rouge, distinct_1, distinct_2, distinct_1_within, distinct_2_within,
             similarity, coalesce(near_identical, 0) AS near_identical, chosen_longer, chosen_words, rejected_words,
-            coalesce(lost.caught, 0) AS caught, coalesce(no_pair, 0) AS no_pair
+            coalesce(lost.caught, 0) AS caught, coalesce(without_pair, 0) AS without_pair
         FROM pair_costs AS costs
         LEFT JOIN about USING (campaign_id, method)
         LEFT JOIN pair_diversity USING (campaign_id, method)

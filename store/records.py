@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 MessageRole = Literal["system", "user", "assistant"]
 Branch = Literal["main", "chosen", "rejected", "candidate"]
 Verdict = Literal["landed", "missed", "unchecked"]
-CatchOutcome = Literal["asked_again", "ended", "failed", "no_pair"]
+CatchOutcome = Literal["asked_again", "ended", "failed", "no_pair", "left_out"]
 Split = Literal["train", "validation", "test"]
 CampaignStatus = Literal["running", "paused", "done"]
 
@@ -191,7 +191,8 @@ class Caught(Record):
     call_id: str
     """The call that wrote it."""
     outcome: CatchOutcome
-    """Asked again, or the dialogue ended before the query, done or failed; of an answer asked again, or no pair."""
+    """Asked again, or the dialogue ended before the query, done or failed; of an answer asked again, no pair, or left out of
+    several that made one."""
     agent: str | None = "user"
     """Who wrote it: `user`, `assistant` or `perturbation`; null in older rows, which are the user's."""
 

@@ -102,6 +102,8 @@ class Catches(NamedTuple):
     by_reason: dict[str, int]
     """The most frequent first."""
     by_outcome: dict[str, int]
+    places_without_pair: int = 0
+    """Places of dialogues that got none; several answers may have been caught at one."""
 
 
 def catches(path: str | os.PathLike[str], campaign_id: str, *, of_user: bool = True) -> Catches:
@@ -119,7 +121,16 @@ def catches(path: str | os.PathLike[str], campaign_id: str, *, of_user: bool = T
         )
         return {row["what"]: row["n"] for row in rows}
 
-    return Catches(counted("reason"), counted("outcome"))
+    (without,) = query(
+        path,
+        """
+        SELECT count(*) AS n FROM (
+            SELECT DISTINCT dialogue_id, depth FROM caught WHERE campaign_id = ? AND outcome = 'no_pair'
+        )
+        """,
+        [campaign_id],
+    )
+    return Catches(counted("reason"), counted("outcome"), without["n"])
 
 
 def noted_labels(path: str | os.PathLike[str], campaign_id: str) -> set[str]:

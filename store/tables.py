@@ -185,7 +185,7 @@ TABLES = (
             Column(
                 "outcome",
                 "VARCHAR",
-                "asked_again, or the dialogue was ended before the query (ended) or given up (failed); of an answer asked_again or no_pair.",
+                "asked_again, or the dialogue was ended before the query (ended) or given up (failed); of an answer asked_again, no_pair, or left_out (of several that made one).",
             ),
             Column(
                 "agent",

@@ -200,3 +200,11 @@ def test_a_later_answer_of_a_dialogue_can_be_the_only_place(play: Play, method: 
     (pair,) = played.pairs
     assert pair.first_divergent_turn == 3
     assert played.dialogues["main"].n_turns == 3
+
+
+def test_samples_left_out_are_no_place_without_a_pair(play: Play) -> None:
+    replies = iter(["alpha", "", "alpha beta gamma"])
+    scorer = reward_model(by_words)
+    played = play(recipe="west_of_n", candidates=3, picks_by=scorer, parts={"chat": lambda _: next(replies)})
+    assert reasons(played) == [("empty", "left_out")]
+    assert len(played.pairs) == 1

@@ -251,6 +251,7 @@ def test_one_query_compares_methods(fill: Fill) -> None:
     fates: list[tuple[CatchOutcome, str]] = [
         ("asked_again", "perturbation"),
         ("no_pair", "assistant"),
+        ("no_pair", "assistant"),  # of the same place: one without a pair
         ("ended", "user"),
     ]
     caught = [
@@ -284,11 +285,11 @@ def test_one_query_compares_methods(fill: Fill) -> None:
         db,
         """
         SELECT method, pairs, calls_a_pair, oracle_noise, oracle_tie, judged_by, judged_pairs, judged_noise,
-            labelled_pairs, labels_agree, near_identical, chosen_longer, caught, no_pair, chosen_words
+            labelled_pairs, labels_agree, near_identical, chosen_longer, caught, without_pair, chosen_words
         FROM pair_report ORDER BY campaign_id
         """,
     )
     assert [tuple(row.values()) for row in rows] == [
-        ("rmboost", 3, 2.0, 0.5, pytest.approx(1 / 3), "most", 2, 0.0, 2, 0.5, 2, 0.5, 2, 1, 6.0),
+        ("rmboost", 3, 2.0, 0.5, pytest.approx(1 / 3), "most", 2, 0.0, 2, 0.5, 2, 0.5, 3, 1, 6.0),
         ("music", 2, 0.0, None, None, None, None, None, 0, None, 0, None, 0, 0, 3.0),
     ]
