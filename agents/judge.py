@@ -142,8 +142,8 @@ class Judge:
         if reference:
             purpose, shown["reference"] = "reference_compare", reference_text(reference)
         ordinal = 2 * self.index + (presentation == "rejected_first")
-        prompt = self._prompts.render(purpose, **shown)
-        return await self._ask(prompt, self._site(dialogue, purpose, ordinal), _reads_better(presentation))
+        prompt, site = self._prompts.render(purpose, **shown), self._site(dialogue, purpose, ordinal)
+        return await self._ask(prompt, site, _reads_better(presentation), schema=_better_schema())
 
     async def prefer(
         self,
@@ -177,7 +177,7 @@ class Judge:
             prompt,
             self._site(dialogue, "prefer", ordinal),
             _reads_better(presentation, aspects if by_aspect else {}),
-            schema=_prefer_schema(aspects if by_aspect else {}),
+            schema=_better_schema(aspects if by_aspect else ()),
         )
 
     async def score(self, dialogue: DialogueSoFar, *, reference: Sequence[str] = ()) -> Opinion:
@@ -287,8 +287,8 @@ def _reads_better(presentation: Presentation, aspects: Collection[str] = ()) -> 
     return read
 
 
-def _prefer_schema(aspects: Collection[str]) -> dict[str, Any]:
-    """The JSON object that `prefer` asks for."""
+def _better_schema(aspects: Collection[str] = ()) -> dict[str, Any]:
+    """The JSON object in which a judge says which side is better."""
     side = {"enum": ["A", "B", "tie"]}
     fields: dict[str, Any] = {"rationale": {"type": "string", "maxLength": RATIONALE_CHARACTERS}}
     if aspects:

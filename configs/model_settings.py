@@ -72,7 +72,7 @@ class RoleSettings(Settings):
     system_role: Literal["fold", "native"] | None = None
     """`fold` puts system text into the first user message (Gemma's template has no system role); `native` sends it as is."""
     json_schema: bool | None = None
-    """Send the schema of the JSON object that some prompts ask for (`boost`, `prefer`), for providers that hold their models to it; false asks in words alone (our default, which every provider takes)."""
+    """Send the schema of the JSON object that some prompts ask for (`boost`, and the judges' comparisons), for providers that hold their models to it; false asks in words alone (our default, which every provider takes)."""
     params: dict[str, Any] | None = None
     """Anything else LiteLLM takes."""
 
