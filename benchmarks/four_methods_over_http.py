@@ -56,7 +56,7 @@ def _chain(shown: Shown, folder: Path, server: Endpoint, arguments: argparse.Nam
             *sets,
             "models.default.max_tokens=400",
             "models.default.json_schema=true",
-            "models.default.temperature=3.0",
+            "models.default.temperature=2.0",
         ]
     )
     if arguments.server == "rehearsal":
@@ -71,7 +71,7 @@ def _chain(shown: Shown, folder: Path, server: Endpoint, arguments: argparse.Nam
             "models.default.json_schema=true",
             "models.default.max_tokens=900",
             "pairing.boost.longest=4.0",
-            "models.judges=[{temperature: 3.0}]",
+            "models.judges=[{temperature: 2.0}]",
         ]
     play = [*sets, f"seeds.limit={arguments.limit}", "name=http", *MULTI_TURN[arguments.server]]
     seeds = ["--seeds", str(Path(arguments.seeds).resolve())]

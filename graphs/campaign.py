@@ -69,6 +69,8 @@ class CampaignReport(NamedTuple):
     """Answers that could not stand in a pair, by reason, of the whole campaign; null where none are paired."""
     without_pair: int | None = None
     """Places of a dialogue that in the end got no pair."""
+    calls_failed: int = 0
+    """Calls of the whole campaign that failed for good; not all of them end a dialogue, such as a judge's."""
 
 
 class ScorerMissingError(DescantError):
@@ -295,6 +297,7 @@ class _CampaignRun:
             caught_outcomes=catches and catches.by_outcome,
             refused=refused and refused.by_reason,
             without_pair=refused and refused.places_without_pair,
+            calls_failed=resume.failed_calls(self.writer.path, self.recipe.campaign_id),
         )
 
 

@@ -15,12 +15,13 @@ def report_lines(report: CampaignReport, *, database: str, skipped: int) -> list
         f"pairs      {report.pairs} in the campaign{_balance(report)}",
         *_gate(report),
         *_refused(report),
-        f"calls      {report.calls_sent} sent, {report.calls_reused} taken from the journal, in {clock(report.seconds)}",
+        f"calls      {report.calls_sent} sent, {report.calls_reused} taken from the journal, in {clock(report.seconds)}"
+        + (f"; {report.calls_failed} failed for good" if report.calls_failed else ""),
         f"tokens     {report.prompt_tokens} in, {report.completion_tokens} out, {cost}",
     ]
     if report.stop_reason is not None:
         lines.append(f"stopped    {report.stop_reason}")
-    elif report.failed:
+    elif report.failed or report.calls_failed:
         lines.append(f'see why    descant sql --db {database} "FROM errors"')
     if any(model.startswith("rehearsal/") for model in report.models.values()):
         lines.append("note       a rehearsal model played: this says nothing about real models")

@@ -41,6 +41,12 @@ def spent(path: str | os.PathLike[str], *campaign_ids: str) -> Spent:
     return Spent(**row)
 
 
+def failed_calls(path: str | os.PathLike[str], campaign_id: str) -> int:
+    """Calls that failed for good."""
+    (row,) = query(path, "SELECT count(*) AS n FROM calls WHERE campaign_id = ? AND status = 'failed'", [campaign_id])
+    return int(row["n"])
+
+
 def finished_dialogues(path: str | os.PathLike[str], campaign_id: str) -> dict[str, str]:
     """`done` or `failed`, by dialogue."""
     rows = query(path, "SELECT dialogue_id, status FROM dialogues WHERE campaign_id = ?", [campaign_id])

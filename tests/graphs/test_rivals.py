@@ -208,3 +208,12 @@ def test_samples_left_out_are_no_place_without_a_pair(play: Play) -> None:
     played = play(recipe="west_of_n", candidates=3, picks_by=scorer, parts={"chat": lambda _: next(replies)})
     assert reasons(played) == [("empty", "left_out")]
     assert len(played.pairs) == 1
+
+
+def test_a_judge_whose_calls_all_fail_labels_nothing(play: Play) -> None:
+    def fails(_: str) -> str:
+        raise ValueError("the judge is out")
+
+    played = play(recipe="rlaif", pairing={"redraws": 0}, parts={"chat": numbered(), "prefer": fails})
+    assert reasons(played) == [("invalid", "no_pair")]
+    assert [call.status for call in played.calls].count("failed") == 2
