@@ -61,7 +61,8 @@ def _check_provider(settings: ModelSettings) -> None:
     if address_variable and not settings.api_base and not os.environ.get(address_variable):
         raise PreflightError(
             f"model {settings.model!r} is served by you, and no api_base says where: "
-            "set models.default.api_base, for example to http://127.0.0.1:8000/v1"
+            "set api_base where this model is named (under models.default, .user, .judges.0, ...), for example to "
+            "http://127.0.0.1:8000/v1"
         )
     for reference in [settings.api_key, *settings.headers.values()]:
         if reference:

@@ -101,13 +101,19 @@ class Prompts:
         for name, text in self.texts.items():
             try:
                 self._templates[name] = environment.from_string(text)
-                unknown = find_undeclared_variables(environment.parse(text)) - variables[name]
+                used = find_undeclared_variables(environment.parse(text))
+                unknown = used - variables[name]
             except TemplateSyntaxError as error:
                 raise PromptError(f"prompt {name!r}, line {error.lineno}: {error.message}") from error
             if unknown:
                 raise PromptError(
                     f"prompt {name!r} wants {', '.join(sorted(unknown))}: "
                     f"its variables are {', '.join(sorted(variables[name]))}"
+                )
+            if not used:
+                raise PromptError(
+                    f"prompt {name!r} shows the model nothing of what it is about: its variables are "
+                    f"{', '.join(sorted(variables[name]))}, written as {{{{ {min(variables[name])} }}}}"
                 )
             self.render(name, **{variable: SAMPLES.get(variable, "sample") for variable in variables[name]})
 

@@ -36,6 +36,10 @@ def load_campaigns(source: str, *, overrides: Sequence[str] = ()) -> list[Campai
     twice = [recipe for place, recipe in enumerate(recipes) if recipe in recipes[:place]]
     if twice:
         raise ConfigError(f"{source}: recipe: {twice[0]!r} is named twice: name each once")
+    if "rmboost" not in recipes and isinstance(data.get("pairing"), dict) and data["pairing"].get("boost"):
+        raise ConfigError(
+            f"{source}: pairing.boost: none of the recipes {', '.join(map(str, recipes))} reads it: drop it"
+        )
     for section, readers in READERS.items():
         if data.get(section) and not any(recipe in readers for recipe in recipes):
             raise ConfigError(
@@ -49,4 +53,7 @@ def _of(data: dict[str, Any], recipe: Any, name: Any) -> dict[str, Any]:
     """What a recipe reads of the config."""
     unread = {section for section, readers in READERS.items() if recipe not in readers}
     kept = {key: value for key, value in data.items() if key not in unread}
+    pairing = kept.get("pairing")
+    if recipe != "rmboost" and isinstance(pairing, dict):
+        kept["pairing"] = {key: value for key, value in pairing.items() if key != "boost"}
     return {**kept, "recipe": recipe, "name": f"{name}-{recipe}"}

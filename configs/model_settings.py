@@ -175,9 +175,9 @@ class ModelsSettings(Settings):
     assistant: RoleSettings = RoleSettings()
     """The system under test."""
     perturbation: RoleSettings = RoleSettings()
-    """Who writes altered instructions."""
+    """Who writes altered instructions, and RMBoost's second answers."""
     judges: Annotated[tuple[RoleSettings, ...], Field(min_length=1)] = (RoleSettings(),)
-    """Who verifies (the first) and compares (all)."""
+    """Who verifies perturbations (the first), and compares conversations or two answers (all)."""
 
     _endpoints: dict[str, Endpoint] = PrivateAttr(default_factory=dict)
 

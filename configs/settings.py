@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from configs.base import Settings
 from configs.model_settings import ModelsSettings
-from configs.pairing_settings import METHODS, PairingSettings
+from configs.pairing_settings import METHODS, BoostSettings, PairingSettings
 
 ContextKind = Literal["context_neglect", "context_hallucination", "context_misunderstanding"]
 PerturbationKind = Literal["music_contrast"] | ContextKind
@@ -261,7 +261,7 @@ class CampaignSettings(Settings):
     judge_repairs: Annotated[int, Field(strict=True, ge=0)] = 2
     """Times a judge is asked again, with what was wrong, when its answer cannot be read (our default); then the verdict is `invalid`."""
     prompts: dict[str, str] = Field(default={})
-    """Path of a file that replaces a prompt, by name: ask (the user's), alter (the perturbation agent's), contrast (both in one), verify and compare (the judges')."""
+    """Path of a file that replaces a prompt, by name: ask (the user's), alter (the perturbation agent's), contrast (both in one), verify and compare (the judges'); with a gate ask_again and gate; with errors of context depends, guess, misread and verify_context; of rmboost boost (the second answer's), of rlcd steer, of rlaif and `verify` prefer (the judges')."""
     models: ModelsSettings = ModelsSettings()
     budget: BudgetSettings = BudgetSettings()
 
@@ -311,6 +311,10 @@ class CampaignSettings(Settings):
                 f"recipe {self.recipe} makes its pairs in its own way: drop judge_pairs; `descant judge pairwise` labels "
                 "them afterwards"
             )
+        if self.recipe != "rmboost" and self.pairing.boost != BoostSettings():
+            raise ValueError(f"pairing.boost is for recipe rmboost: with recipe {self.recipe}, drop it")
+        if not self.pairing.play and self.turns != 1:
+            raise ValueError("pairing.play: false plays no turns, and takes those that a conversation has: drop turns")
         if self.recipe == "west_of_n" and self.candidates < 2:
             raise ValueError("candidates: west_of_n takes the best and the worst of at least 2")
         if not self.pairing.play and (self.seeds.cut != "last_assistant" or self.seeds.format == "rehearsal"):

@@ -86,7 +86,7 @@ class PlaceState(TypedDict, total=False):
     opens_well: bool
     """Whether nothing is wrong with it."""
     first: Said
-    """The first answer of this draw."""
+    """The last first answer that nothing is wrong with; absent before there is one."""
     labels: list[Drawn]
     """Labels that still want a second answer, the one at work first."""
     refused: list[Refused]

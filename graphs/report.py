@@ -23,6 +23,8 @@ def report_lines(report: CampaignReport, *, database: str, skipped: int) -> list
         lines.append(f"stopped    {report.stop_reason}")
     elif report.failed or report.calls_failed:
         lines.append(f'see why    descant sql --db {database} "FROM errors"')
+    elif report.refused and not report.pairs:
+        lines.append(f'see why    descant sql --db {database} "SELECT reason, source, content FROM caught"')
     if any(model.startswith("rehearsal/") for model in report.models.values()):
         lines.append("note       a rehearsal model played: this says nothing about real models")
     lines.append(f"look       descant show --db {database} {report.campaign_id}")

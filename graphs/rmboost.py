@@ -68,11 +68,11 @@ def build_rmboost_graph(cast: Cast, pairing: PairingSettings) -> Any:
                 return _without_first(state, error)
             said, cut_off = as_said(utterance), utterance.cut_off
         found = faults(state, pairing, [(said.message.content, cut_off)])
-        update: dict[str, Any] = {"first": said, "refused": []} | opened(state, said, well=not found)
+        update: dict[str, Any] = {"refused": []} | opened(state, said, well=not found)
         if found:
             attempt = Attempt(found[0][1], said.message.content, said.call_id or "")
             return _redraw(state, update, [attempt], pairing)
-        return Command(goto="second" if state.get("labels") else "label", update=update)
+        return Command(goto="second" if state.get("labels") else "label", update=update | {"first": said})
 
     async def label(state: PlaceState) -> Command[Literal["second"]]:
         """Which way the second answer is to differ, noted before it is written."""
@@ -252,8 +252,11 @@ def _redraw(
 
 
 def _give_up(state: PlaceState, update: dict[str, Any], attempts: Sequence[Attempt]) -> Command[Any]:
-    """No pair for the label at work; the next one, if there is one, is tried with what redraws it leaves."""
-    rest = state.get("labels", [])[1:]
+    """No pair for the label at work; the next one, if there is one, is tried with what redraws it leaves.
+
+    It is tried on the last first answer that nothing is wrong with.
+    """
+    rest = state.get("labels", [])[1:] if "first" in state else []
     update = update | {"labels": rest, "refused": [], "caught": caught_at(state, attempts, "no_pair")}
     return Command(goto="second" if rest else "__end__", update=update if rest else ended(update))
 

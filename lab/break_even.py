@@ -67,6 +67,8 @@ def break_even(curve: Mapping[float, Outcomes], rival: Outcomes) -> BreakEven | 
     drawn = [
         crossing(rates, list(row[:-1]), float(row[-1])) for row in _resampled(campaigns) if not np.isnan(row).any()
     ]
+    if not drawn:  # so few pairs that every resample has a campaign without any
+        return None
     # order statistics: between the infinities of a line that is not crossed there is nothing to interpolate
     low, high = np.quantile(drawn, [0.025, 0.975], method="closest_observation")
     return BreakEven(crossing(rates, noise, theirs), float(low), float(high))

@@ -144,7 +144,7 @@ def rehearsed_pairs(path: str | os.PathLike[str], pair_ids: Sequence[str]) -> li
             """
             SELECT pair_id FROM wanted JOIN dialogues ON dialogue_id = chosen_id LEFT JOIN seeds USING (seed_id)
             WHERE seeds.source = 'rehearsal'
-                OR campaign_id IN (SELECT campaign_id FROM calls WHERE starts_with(model, 'rehearsal/'))
+                OR campaign_id IN (SELECT campaign_id FROM calls WHERE contains(model, 'rehearsal/'))
             ORDER BY 1
             """
         ).fetchall()

@@ -64,7 +64,8 @@ def campaigns_with_pairs(
     known = query(
         path,
         """
-        SELECT campaign_id, name, pairs, method
+        SELECT campaign_id, name, pairs, method,
+            EXISTS (FROM caught WHERE caught.campaign_id = pair_costs.campaign_id AND agent <> 'user') AS caught
         FROM pair_costs JOIN (SELECT campaign_id, created_at FROM campaigns) USING (campaign_id)
         ORDER BY created_at, campaign_id
         """,
@@ -75,7 +76,7 @@ def campaigns_with_pairs(
             raise StoreError(f"no campaign with the id or name {name!r} makes pairs: there are {names}")
     rows = [row for row in known if not campaigns or row["campaign_id"] in campaigns or row["name"] in campaigns]
     rows = [row for row in rows if method is None or row["method"] == method]
-    if not any(row["pairs"] for row in rows):
+    if not any(row["pairs"] or row["caught"] for row in rows):  # what was caught tells why there are none
         of = "" if method is None else f" of method {method!r}"
         where = f" in {', '.join(campaigns)}" if campaigns else ""
         raise StoreError(
@@ -127,7 +128,7 @@ def reports_of(
     }
     rehearsed = {
         row["campaign_id"]
-        for row in query(path, "SELECT DISTINCT campaign_id FROM calls WHERE starts_with(model, 'rehearsal/')")
+        for row in query(path, "SELECT DISTINCT campaign_id FROM calls WHERE contains(model, 'rehearsal/')")
     }
     rows = query(
         path,

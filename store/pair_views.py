@@ -226,7 +226,12 @@ PAIR_VIEWS: dict[str, View] = {
             FROM majorities WHERE label_set NOT IN ('{ORACLE}', 'campaign')
             QUALIFY row_number() OVER (PARTITION BY campaign_id, method ORDER BY of DESC, label_set) = 1
         ), lost AS (
-            SELECT campaign_id, count(*) AS caught, count(DISTINCT (dialogue_id, depth)) FILTER (outcome = 'no_pair') AS without_pair
+            SELECT campaign_id, count(*) AS caught, count(DISTINCT (dialogue_id, depth)) FILTER (
+                    outcome = 'no_pair' AND (dialogue_id, depth) NOT IN (
+                        SELECT (forked_from, len(turn_ids) - 1) FROM pairs JOIN dialogues ON dialogue_id = chosen_id
+                        WHERE forked_from IS NOT NULL
+                    )
+                ) AS without_pair
             FROM caught WHERE agent <> 'user' GROUP BY campaign_id
         )
         SELECT campaign_id, costs.name, method, costs.pairs, calls, calls_a_pair, prompt_tokens_a_pair,

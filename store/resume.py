@@ -130,11 +130,13 @@ def catches(path: str | os.PathLike[str], campaign_id: str, *, of_user: bool = T
     (without,) = query(
         path,
         """
-        SELECT count(*) AS n FROM (
-            SELECT DISTINCT dialogue_id, depth FROM caught WHERE campaign_id = ? AND outcome = 'no_pair'
+        SELECT count(DISTINCT (dialogue_id, depth)) AS n FROM caught
+        WHERE campaign_id = $campaign AND outcome = 'no_pair' AND (dialogue_id, depth) NOT IN (
+            SELECT (forked_from, len(turn_ids) - 1) FROM pairs JOIN dialogues ON dialogue_id = chosen_id
+            WHERE pairs.campaign_id = $campaign AND forked_from IS NOT NULL
         )
         """,
-        [campaign_id],
+        {"campaign": campaign_id},
     )
     return Catches(counted("reason"), counted("outcome"), without["n"])
 

@@ -111,6 +111,10 @@ def _caught(path: str | os.PathLike[str], identity: str, console: Console) -> No
         _line(console, Text(text + (" ..." if more or len(first) > 80 else ""), style="yellow"))
 
 
+def _contrasts(turns: int) -> str:
+    return f"{turns} contrast turn{'' if turns == 1 else 's'} · " if turns else ""
+
+
 def _show_pair(path: str | os.PathLike[str], identity: str, console: Console) -> None:
     (pair,) = query(path, "SELECT * FROM pairs WHERE pair_id = ?", [identity])
     chosen, rejected = _path_of(path, pair["chosen_id"]), _path_of(path, pair["rejected_id"])
@@ -125,7 +129,7 @@ def _show_pair(path: str | os.PathLike[str], identity: str, console: Console) ->
         console,
         Text(
             f"method {pair['method']} · split {pair['split']} · differs from answer {pair['first_divergent_turn']} on · "
-            f"{pair['n_contrast_turns']} contrast turns · label by {pair['label_source']}{judged}"
+            f"{_contrasts(pair['n_contrast_turns'])}label by {pair['label_source']}{judged}"
         ),
     )
     _line(console, Text(f"{pair['chosen_id']} · {pair['rejected_id']} · {pair['campaign_id']}", style="dim"))
@@ -199,7 +203,7 @@ def _show_campaign(path: str | os.PathLike[str], identity: str, console: Console
     if examples:
         _rule(console, "to look at")
         for row in examples:
-            _line(console, Text(f"descant show {row['id']}"))
+            _line(console, Text(f"descant show --db {os.fspath(path)} {row['id']}"))
 
 
 def _path_of(path: str | os.PathLike[str], dialogue_id: str) -> list[ShownTurn]:

@@ -16,6 +16,11 @@ from store.records import Call, Message, Record
 Speak = Callable[[list[dict[str, str]]], str]
 """From a request's messages to the answer."""
 
+
+class CutOff(str):
+    """An answer that ran into `max_tokens`."""
+
+
 _SPEAKERS: dict[str, Speak] = {}
 
 
@@ -44,7 +49,9 @@ def _register() -> None:
     class Provider(CustomLLM):  # type: ignore[misc]  # litellm is not followed by mypy
         async def acompletion(self, model: str, messages: list[dict[str, str]], *_: Any, **kwargs: Any) -> Any:
             response = kwargs["model_response"]
-            response.choices[0].message.content = _SPEAKERS[model](messages)
+            reply = _SPEAKERS[model](messages)
+            response.choices[0].message.content = str(reply)
+            response.choices[0].finish_reason = "length" if isinstance(reply, CutOff) else "stop"
             response.usage = litellm.Usage(prompt_tokens=11, completion_tokens=7, total_tokens=18)
             return response
 

@@ -372,7 +372,7 @@ def evaluate_pairs_command(
         from store.queries import was_rehearsed
 
         if was_rehearsed(source, campaign=campaign):
-            click.echo("A rehearsal model played in these dialogues: the figures say nothing about real models.")
+            click.echo("A rehearsal model played here: the figures say nothing about real models.")
 
 
 def _benchmark_command(benchmark: "Name", dataset: str, summary: str) -> None:

@@ -6,8 +6,11 @@ from itertools import count
 
 import pytest
 
+from agents.judge import Opinion
 from configs.settings import CampaignSettings
 from graphs.campaign import ScorerMissingError, check_scorer
+from graphs.place import turned_round
+from graphs.state import Comparison
 from store.records import Caught, Dialogue, Message, Score
 from tests.graphs.conftest import FIRST, Part, Play, Played, reward_model
 
@@ -217,3 +220,19 @@ def test_a_judge_whose_calls_all_fail_labels_nothing(play: Play) -> None:
     played = play(recipe="rlaif", pairing={"redraws": 0}, parts={"chat": numbered(), "prefer": fails})
     assert reasons(played) == [("invalid", "no_pair")]
     assert [call.status for call in played.calls].count("failed") == 2
+
+
+def test_answers_that_are_drawn_anew_are_calls_of_their_own(play: Play) -> None:
+    played = play(
+        recipe="rlaif", pairing={"redraws": 2}, parts={"chat": numbered(), "prefer": lambda _: '{"better": "A"}'}
+    )
+    for purpose in ("answer", "prefer"):
+        calls = [call.call_id for call in played.calls if call.purpose == purpose]
+        assert len(calls) == len(set(calls)) == 6
+
+
+def test_verdicts_by_aspect_turn_round_with_their_sides() -> None:
+    opinion = Opinion("chosen", None, "", "call", aspects=(("honesty", "rejected"), ("tone", "tie")))
+    (turned,) = turned_round([Comparison("m", 0, "chosen_first", opinion)])
+    assert (turned.presentation, turned.opinion.verdict) == ("rejected_first", "rejected")
+    assert turned.opinion.aspects == (("honesty", "chosen"), ("tone", "tie"))

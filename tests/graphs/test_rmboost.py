@@ -11,7 +11,7 @@ from configs.pairing_settings import ASPECTS, PairingSettings
 from graphs.rmboost import labels_of
 from store.records import Caught, Dialogue
 from tests.graphs.conftest import FIRST, Part, Play, Played, seed_of
-from tests.scripted import said
+from tests.scripted import CutOff, said
 
 ALWAYS_BETTER = {"recipe": "rmboost", "pairing": {"boost": {"better": 1.0}}}
 ALWAYS_WORSE = {"recipe": "rmboost", "pairing": {"boost": {"better": 0.0}}}
@@ -303,3 +303,88 @@ def test_a_writer_that_fails_leaves_the_dialogue_with_its_first_answer(play: Pla
     (row,) = played.of(Caught)
     assert (row.source, row.outcome) == ("provider", "no_pair")
     assert played.pairs == []
+
+
+def test_with_both_labels_no_pair_is_made_of_a_first_answer_that_something_is_wrong_with(play: Play) -> None:
+    answers = iter(["plain answer of number 1", "", ""])
+    played = play(
+        recipe="rmboost",
+        pairing={"redraws": 2, "boost": {"labels": "both", "repairs": 0}},
+        parts={
+            "chat": lambda _: next(answers),
+            "boost": lambda text: "junk" if "clearly better" in text else boosted("a poor and other thing of words"),
+        },
+    )
+    assert side(played, "chosen")[-1] == "plain answer of number 1"
+    assert len(played.pairs) == 1
+    assert played.texts()[-1] == "plain answer of number 1"
+
+
+def test_with_both_labels_a_redraw_goes_on_with_the_label_at_work_alone(play: Play) -> None:
+    numbers = count(1)
+    worse = iter(["junk", boosted("a poor and other thing of words")])
+    played = play(
+        recipe="rmboost",
+        pairing={"redraws": 1, "boost": {"labels": "both", "repairs": 0}},
+        parts={
+            "chat": lambda _: f"plain answer of number {next(numbers)}",
+            "boost": lambda text: boosted() if "clearly better" in text else next(worse),
+        },
+    )
+    assert len(played.pairs) == 2
+    assert [("better" in prompt.split("clearly ")[1][:6]) for prompt in played.asked("boost")] == [True, False, False]
+
+
+def test_each_place_of_a_dialogue_draws_a_label_of_its_own() -> None:
+    pairing = PairingSettings.model_validate({"boost": {"better": 0.5}})
+    drawn = [labels_of(pairing, "dlg", depth)[0].direction for depth in range(400)]
+    assert 150 < drawn.count("better") < 250
+
+
+def test_a_second_answer_that_was_cut_off_makes_no_pair_though_it_can_be_read(play: Play) -> None:
+    played = play(**ALWAYS_BETTER, parts={"boost": in_turn(CutOff(boosted()), boosted("another text, and whole"))})
+    assert caught(played) == [("cut_off", "asked_again", "perturbation")]
+    assert side(played, "chosen")[-1] == "another text, and whole"
+
+
+def test_a_first_answer_that_was_cut_off_makes_no_pair(play: Play) -> None:
+    chat = in_turn(CutOff("so it begins"), "so it begins and ends")
+    played = play(**ALWAYS_BETTER, parts={"chat": chat, "boost": lambda _: boosted()})
+    assert caught(played) == [("cut_off", "asked_again", "assistant")]
+    assert side(played, "rejected")[-1] == "so it begins and ends"
+
+
+def test_every_verdict_is_a_call_of_its_own(play: Play) -> None:
+    judge = judge_by(lambda text: "sound" in text)
+    played = play(
+        **VERIFIED, parts={"boost": in_turn(boosted("quite a bad one"), boosted("a sound one")), "prefer": judge}
+    )
+    calls = [call.call_id for call in played.calls if call.purpose == "prefer"]
+    assert len(calls) == len(set(calls)) == 4
+
+
+def test_a_tie_that_is_kept_is_a_miss(play: Play) -> None:
+    given = {"recipe": "rmboost", "pairing": {"boost": {"better": 0.0, "verify": True, "require_agreement": False}}}
+    played = play(**given, parts={"boost": lambda _: boosted(), "prefer": lambda _: '{"better": "A"}'})
+    (pair,), (edit,) = played.pairs, played.perturbations
+    assert (pair.judged_label, edit.verdict, pair.n_contrast_turns) == ("tie", "missed", 0)
+
+
+def test_the_turn_that_is_answered_excuses_talk_of_editing_and_no_older_one(play: Play) -> None:
+    seed = seed_of(
+        said("user", "Please revise this e-mail: Dear all."), said("assistant", "Dear friends."), said("user", "Who wrote it?"),
+    )  # fmt: skip
+    boosts = in_turn(boosted("Here is the revised version: a clerk did."), boosted("A clerk of the court wrote it."))
+    played = play(**ALWAYS_BETTER, seed=seed, parts={"boost": boosts})
+    assert caught(played) == [("speaks_of_editing", "asked_again", "perturbation")]
+
+
+def test_a_dialogue_can_go_on_from_the_worse_side(play: Play) -> None:
+    given = {
+        "recipe": "rmboost",
+        "turns": 2,
+        "pairing": {"places": "every", "go_on_from": "rejected", "boost": {"better": 0.0}},
+    }
+    numbers = count(1)
+    played = play(**given, parts={"boost": lambda _: boosted(f"a poor thing of number {next(numbers)}")})
+    assert played.texts()[1::2] == ["a poor thing of number 1", "a poor thing of number 2"]

@@ -76,3 +76,22 @@ def test_prompts_are_drawn_together_so_that_equal_campaigns_never_differ() -> No
     # "wwwrrr" against "wwrrrr": they share all but ten prompts of a hundred, so the gap is known better than by two samples
     assert gap.low > 0.05
     assert RESAMPLES >= 1000
+
+
+def test_ties_are_no_wrong_labels_in_the_interval_either() -> None:
+    few, many = (
+        {rate: outcomes(int(200 * rate), 200 - int(200 * rate), ties=ties) for rate in (0.0, 0.1, 0.3)}
+        for ties in (0, 300)
+    )
+    rival = outcomes(30, 170, ties=0)
+    without = break_even(few, rival)
+    with_ties = break_even(many, outcomes(30, 170, ties=300))
+    assert without is not None
+    assert with_ties is not None
+    assert without.value == with_ties.value
+    assert (with_ties.low, with_ties.high) == pytest.approx((without.low, without.high), abs=0.06)
+    assert with_ties.low < without.value < with_ties.high
+
+
+def test_campaigns_of_almost_no_pairs_have_no_break_even() -> None:
+    assert break_even({0.0: {0: "w" + "-" * 3000}, 0.1: {0: "-" * 3000 + "w"}}, {0: "-" * 3001}) is None

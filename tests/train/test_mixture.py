@@ -180,6 +180,14 @@ def test_a_larger_mixture_adds_to_a_smaller_one_and_held_out_pairs_stay() -> Non
     assert train_of(drawn[9], "b") != [pair.pair_id for pair in sets["b"]][: len(train_of(drawn[9], "b"))]
 
 
+def test_another_random_seed_draws_other_pairs() -> None:
+    sets: Sets = {"a": many("a", 30), "b": many("b", 30)}
+    settings = MixtureSettings.model_validate({"weights": {"a": 1, "b": 2}, "size": 12})
+    drawn = [train_of(mix(sets, settings, limits={}, random_seed=seed), "a") for seed in (0, 1)]
+    assert len(drawn[0]) == len(drawn[1]) == 4
+    assert drawn[0] != drawn[1]
+
+
 def test_a_set_that_is_too_small_for_the_size_is_named_with_what_it_lacks() -> None:
     sets = {"real": many("a", 30), "synthetic": many("b", 40)}
     weights = {"real": 1, "synthetic": 2}
