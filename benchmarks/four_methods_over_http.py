@@ -22,8 +22,8 @@ from configs.model_settings import Endpoint
 POSITIONS = 8192
 LEARNED_FROM = 500
 """Conversations that the tiny model sees."""
-MULTI_TURN = {"rehearsal": ["seeds.cut=last_user"], "vllm": []}
-"""The prompts keep their history, where the model can read so much."""
+OF_SERVER = {"rehearsal": ["seeds.cut=last_user"], "vllm": ["pairing.redraws=4"]}
+"""The prompts keep their history where the model can read so much; a judge that is noise seldom says the same in both orders."""
 TABLES = ("seeds", "dialogues", "turns", "labels", "perturbations", "calls", "caught", "pairs", "judgements", "scores")
 COUNTS = " UNION ALL ".join(f"SELECT '{table}' AS kept, count(*) AS n FROM {table}" for table in TABLES)
 PRICES = "{input_cost_per_token: 1e-7, output_cost_per_token: 4e-7}"
@@ -73,7 +73,7 @@ def _chain(shown: Shown, folder: Path, server: Endpoint, arguments: argparse.Nam
             "pairing.boost.longest=4.0",
             "models.judges=[{temperature: 2.0}]",
         ]
-    play = [*sets, f"seeds.limit={arguments.limit}", "name=http", *MULTI_TURN[arguments.server]]
+    play = [*sets, f"seeds.limit={arguments.limit}", "name=http", *OF_SERVER[arguments.server]]
     seeds = ["--seeds", str(Path(arguments.seeds).resolve())]
     run, db = shown.run, ["--db", corpus]
     run("run", "compare", *seeds, *db, sets=["recipe=[rmboost, rlaif, rlcd]", *play], progress=True)
