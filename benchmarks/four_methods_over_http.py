@@ -74,9 +74,10 @@ def _chain(shown: Shown, folder: Path, server: Endpoint, arguments: argparse.Nam
             "models.judges=[{temperature: 2.0}]",
         ]
     play = [*sets, f"seeds.limit={arguments.limit}", "name=http", *OF_SERVER[arguments.server]]
+    boost = ["pairing.boost.longest=4.0"] if arguments.server == "vllm" else []  # so that a schema ends its answers
     seeds = ["--seeds", str(Path(arguments.seeds).resolve())]
     run, db = shown.run, ["--db", corpus]
-    run("run", "compare", *seeds, *db, sets=["recipe=[rmboost, rlaif, rlcd]", *play], progress=True)
+    run("run", "compare", *seeds, *db, sets=["recipe=[rmboost, rlaif, rlcd]", *play, *boost], progress=True)
     own = [f"steps={arguments.steps}", f"out={folder / 'rm'}", "max_length=4096"]
     run("fit", "reward", "reward-tiny", *db, sets=own, progress=True)
     scorer = f"scorer.model={folder / 'rm'}"
