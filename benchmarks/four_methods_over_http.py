@@ -70,7 +70,6 @@ def _chain(shown: Shown, folder: Path, server: Endpoint, arguments: argparse.Nam
             *sets,
             "models.default.json_schema=true",
             "models.default.max_tokens=900",
-            "pairing.boost.longest=4.0",
             "models.judges=[{temperature: 2.0}]",
         ]
     play = [*sets, f"seeds.limit={arguments.limit}", "name=http", *OF_SERVER[arguments.server]]
