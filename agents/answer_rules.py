@@ -4,7 +4,9 @@ It must say something, be whole, differ from the first answer, and speak to the 
 none of the aspects that it was written for (`agents.answer_talk`).
 
 Where two answers are the same (`near_identical`): with the same words and signs of arithmetic, once case, other punctuation
-and a polite opening or close ("Sure!", "I hope this helps!") are taken off, they always are. Otherwise two things must come
+and a polite opening or close ("Sure!", "I hope this helps!") are taken off, they always are; neither the order of sentences nor how
+often one is said is a difference. A line of a list is a sentence: bullets in another order are the same again, numbered ones are
+not, as each number then goes with other words. Code in a fence is one sentence: its order counts. Otherwise two things must come
 together: ROUGE-L F1 of the words (characters in Chinese and Japanese) reaches the threshold, and fewer words of content
 changed than one for every WORDS_A_CHANGE. So in up to twenty words one is enough: "It is red, Vera." and "It is blue, Vera."
 differ at any threshold. In thirty words a single changed one is no difference, though it may be one of fact: a threshold of
@@ -49,7 +51,7 @@ def answer_fault(
         cut_off: whether the model was stopped at its limit.
         near_identical: likeness from which on two answers hardly differ.
     """
-    if is_empty(answer):
+    if is_empty(answer, prompt):
         return "empty"
     if cut_off:
         return "cut_off"
@@ -61,9 +63,22 @@ def answer_fault(
     return "speaks_of_aspects" if speaks_of_aspects(answer, *before, aspects) else None
 
 
-def is_empty(answer: str) -> bool:
-    """Whether there is no letter, digit or symbol: punctuation alone says nothing, and an emoji does."""
-    return not any(unicodedata.category(sign)[0] in "LNS" for sign in answer)
+NOTHING = re.compile(r"[^\w.]*(?:(null|n/a|nil|undefined|nan)\.?|(none))[^\w.]*", re.IGNORECASE)
+"""What a program writes for no answer. "None." with its full stop is a sentence, and one that may be right."""
+FENCE = re.compile(r"^[ \t]*(?:```|~~~)[\w+-]*[ \t]*$", re.MULTILINE)
+
+
+def is_empty(answer: str, prompt: str = "") -> bool:
+    """Whether there is no letter, digit or symbol, but for a word for nothing that the prompt neither has nor can be asking for.
+
+    Punctuation and an empty block of code say nothing, and an emoji does.
+    """
+    nothing = NOTHING.fullmatch(answer.strip())
+    if nothing:
+        word = nothing[1] or nothing[2]
+        return not re.search(rf"(?<!\w){word}(?!\w)|\bhow (?:many|much)\b", prompt, re.IGNORECASE)
+    kinds = map(unicodedata.category, FENCE.sub("", answer))
+    return not any(kind[0] in "LNS" and kind != "Sk" for kind in kinds)
 
 
 # the same again
@@ -93,19 +108,69 @@ CLOSING = re.compile(
 )
 
 
-def tokens_of(answer: str) -> list[str]:
-    """What an answer says, in one case, without punctuation and polite words at its ends."""
+SENTENCE_END = re.compile(rf"(?<=[{CJK}][!?])|[。！？]|(?<!\A\d[.)])(?<!\A\d\d[.)])(?<=[.!?])[*_\"”')\]]*\s+")
+"""In a line; not after the number of a list's item."""
+FENCED = re.compile(r"^[ \t]*```.*?(?:^[ \t]*```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+
+
+def bare_text(answer: str) -> str:
+    """What an answer says, in one case, without polite words at its ends."""
     text = unicodedata.normalize("NFKC", answer).strip()
-    bare = CLOSING.sub("", OPENING.sub("", text))
-    return TOKEN.findall(bare.casefold()) or TOKEN.findall(text.casefold())
+    bare = CLOSING.sub("", OPENING.sub("", text)).casefold()
+    return bare if TOKEN.search(bare) else text.casefold()
+
+
+def sentences_of(bare: str) -> dict[tuple[str, ...], None]:
+    """The words of each sentence and of each block of code, once and in order; light words where there are no others."""
+    pieces: list[str] = []
+    end = 0
+    for start, stop in [*(block.span() for block in FENCED.finditer(bare)), (len(bare), len(bare))]:
+        for line in bare[end:start].splitlines():
+            pieces += SENTENCE_END.split(line.strip(" \t*#>-"))
+        pieces.append(bare[start:stop])
+        end = stop
+    each = (TOKEN.findall(piece) for piece in pieces)
+    return {tuple([word for word in words if word not in LIGHT] or words): None for words in each if words}
 
 
 def hardly_differ(one: str, other: str, threshold: float) -> bool:
     """Whether two answers are the same but for what does not matter; the file's head says when."""
-    said, before = tokens_of(one), tokens_of(other)
+    bare, bare_before = bare_text(one), bare_text(other)
+    said, before = TOKEN.findall(bare), TOKEN.findall(bare_before)
     if said == before:
         return bool(said) or one.split() == other.split()
-    both, total = (Counter(said) & Counter(before)).total(), len(said) + len(before)
+    if _repeats(said, before) or _repeats(before, said):
+        return True
+    if _few_changes(said, before, 0, threshold):
+        return True
+    words, words_before = set(said), set(before)
+    if len(words & words_before) * 2 < max(len(words), len(words_before)):  # no need to look at their sentences
+        return False
+    return _same_sentences(bare, bare_before, threshold)
+
+
+def _repeats(said: list[str], before: list[str]) -> bool:
+    """Whether one is the other several times in a row."""
+    times, rest = divmod(len(said), max(1, len(before)))
+    return times > 1 and not rest and said == before * times
+
+
+def _same_sentences(bare: str, bare_before: str, threshold: float) -> bool:
+    """Whether few words differ once the sentences that both have are put side by side."""
+    sentences, sentences_before = sentences_of(bare), sentences_of(bare_before)
+    both = sentences.keys() & sentences_before.keys()
+    if not both:
+        return False
+    said, before = (
+        [word for words in each if words not in both for word in words] for each in (sentences, sentences_before)
+    )
+    return _few_changes(said, before, sum(map(len, both)), threshold)
+
+
+def _few_changes(said: list[str], before: list[str], shared: int, threshold: float) -> bool:
+    """Whether two texts hardly differ that have these words, and so many more in common."""
+    total = len(said) + len(before) + 2 * shared
+    both = (Counter(said) & Counter(before)).total() + shared
     if 2 * both < threshold * total:  # no need to look at their order
         return False
     number = {
@@ -114,7 +179,8 @@ def hardly_differ(one: str, other: str, threshold: float) -> bool:
     moves = LCSseq.editops("".join(map(number.__getitem__, before)), "".join(map(number.__getitem__, said)))
     put_in = [said[move.dest_pos] for move in moves if move.tag == "insert"]
     left_out = [before[move.src_pos] for move in moves if move.tag == "delete"]
-    if 2 * (len(said) - len(put_in)) < threshold * total:  # ROUGE-L F1: 2 LCS / (m + n)
+    if 2 * (len(said) - len(put_in) + shared) < threshold * total:  # ROUGE-L F1: 2 LCS / (m + n)
         return False
     changed = max(sum(word not in LIGHT for word in words) for words in (put_in, left_out))
-    return changed < min(MANY_CHANGED, math.ceil(max(len(said), len(before)) / WORDS_A_CHANGE))
+    longest = max(len(said), len(before)) + shared
+    return changed < min(MANY_CHANGED, math.ceil(longest / WORDS_A_CHANGE))

@@ -1,7 +1,7 @@
 """Whether an answer talks of its making: of being edited, of another answer, or of the aspects that it was written for. Pure functions.
 
-A phrase counts only where nobody spoke so before: who asks for a letter to be revised gets "the revised version", and that is no
-fault. The phrases are English, with the commonest of German, French, Spanish and Chinese. They are narrow on purpose: of
+A phrase counts only where nobody spoke so before: who asks for a letter to be revised (`agents.answer_asked`) gets "the revised
+version", and that is no fault. Emphasis, hyphens and the ends of lines hide no phrase. The phrases are English, with the commonest of German, French, Spanish and Chinese. They are narrow on purpose: of
 4,208 real answers of MT-Bench-101 none has one where it was not asked for.
 """
 
@@ -9,12 +9,10 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 
+from agents.answer_asked import ASKS_TO_COMPARE, ASKS_TO_REWORK, any_of, plain
+
 CJK = "぀-ヿ㐀-䶿一-鿿"
 """Letters of Chinese and Japanese, which put no spaces between words."""
-
-
-def _any_of(*phrases: str) -> re.Pattern[str]:
-    return re.compile("|".join(phrases), re.IGNORECASE | re.MULTILINE)
 
 
 # words of both kinds of talk
@@ -25,10 +23,11 @@ EARLIER = r"(?:previous|original|first|earlier|prior|initial|other|given|provide
 REWORKED = r"(?:revised|re-?written|reworked|re-?worded|rephrased|edited|redrafted)"
 BETTERED = r"(?:improved|better|worse|corrected|updated|enhanced|refined|modified|polished|weaker|stronger|alternative|second|new)"
 BETTER = r"(?:better|worse|superior|inferior|improved|stronger|weaker|more \w+|less \w+)"
+DEGREE = rf"(?:{REWORKED}|improved|better|worse|corrected|updated|weaker|stronger|poorer|inferior|superior|(?:more|less) \w+)"
 CHANGES = r"(?:changes|edits|revisions|improvements|modifications|corrections|adjustments)"
 I_HAVE = r"\bi(?:['’]ve| have|['’]ll| will)?(?: now| also| just)?"
 
-REWORKING = _any_of(
+REWORKING = any_of(
     rf"\b{REWORKED} (?:version|{ANSWER}|draft|text|summary)\b",
     rf"\bhere(?:['’]s| is| are)(?: my| a| an| the| one)?(?: slightly| much| more| even| somewhat)* (?:{REWORKED}|{BETTERED})(?: and \w+)? {TEXT}\b",
     rf"\b(?:as|in|with) (?:an?|the|my|this) {BETTERED} {ANSWER}\b",
@@ -36,8 +35,16 @@ REWORKING = _any_of(
     rf"\bversion of (?:the|my|your|this|that) (?:{EARLIER} )?{ANSWER}\b",
     rf"\bmy (?:second|other|new) {ANSWER}\b",
     r"\bthis (?:revision|rewrite) \w+s\b",
-    rf"^\W*(?:{REWORKED}|{BETTERED}) {TEXT}\W{{0,4}}:",
+    rf"(?:^|[.!?:] )\W*(?:(?:this is |now )?(?:the|my|an?|your) )?(?:{REWORKED}|{BETTERED}) {TEXT}(?: is| reads| goes| would be)?(?: as follows| this| now)?\W{{0,4}}:",
     rf"^\W*(?:{REWORKED}|edit|improved|corrected)\W{{0,4}}:",
+    rf"^\W*[(\[](?:{REWORKED}|updated|improved|corrected)(?: {TEXT})?[)\]]",
+    rf"\A\W*[(\[](?:{BETTERED}|{BETTER})(?: {TEXT})?[)\]]",
+    r"\A\W*(?:(?:the|my|an?) )?(?:revision|re-?write|re-?draft|update)\W{0,4}:",
+    rf"\b{DEGREE} {TEXT},? as (?:you )?(?:asked|requested|wanted|instructed|told|required|planned)\b",
+    rf"\bas (?:you )?(?:asked|requested|wanted|instructed|told|required|planned)(?: for)?[,:]? (?:(?:here|this)(?:['’]s| is) )?(?:an?|the|my) (?:\w+ )?{DEGREE} (?:{ANSWER}|version)\b",
+    rf"\bthis is (?:an?|the|my|your) (?:\w+ )?{DEGREE} {ANSWER}\b",
+    rf"{I_HAVE} (?:tried to |wanted to |meant to )?(?:make|made|keep|kept) (?:the|this|my|that) (?:{EARLIER} )?(?:{ANSWER}|version) (?:\w+ )?(?:{BETTER}|\w+er)\b",
+    rf"^\W*(?:note|n\.?b\.?|p\.?s\.?)\W{{0,3}} ?{I_HAVE} made it (?:\w+ )?(?:{BETTER}|\w+er)\b",
     rf"^\W*(?:version|draft|{ANSWER}) (?:2|two|ii|b)\W{{0,4}}:",
     rf"^\W*{CHANGES}(?: (?:i|that were|i have))? made\b",
     r"^\W*(?:edit|editing|revision) (?:plan|notes?)\W{0,4}:",
@@ -60,10 +67,10 @@ REWORKING = _any_of(
     r"\bhe (?:revisado|reescrito|reformulado|mejorado) (?:la|mi|esta) respuesta",
     # Chinese
     r"(?:修改|修订|改进|改写|润色|优化|更新)(?:后|过|版)?的(?:版本|回答|答案|回复|文本)|(?:修订|改进|修改|优化)版(?:本)?[：:]",
-    r"我(?:已经?|对[^。，]{0,12})(?:修改|改写|改进|润色|重写)了",
+    r"我(?:已经?|对[^。，,]{0,12})(?:修改|改写|改进|润色|重写)了",
 )
 """Of a text that was made of another one."""
-COMPARING = _any_of(
+COMPARING = any_of(
     rf"\b(?:compared (?:to|with)|in contrast to|unlike|than|as opposed to|improv\w+ (?:on|upon|over)|based on) (?:the|my|that|your|its) {EARLIER} {ANSWER}\b",
     rf"\b(?:compared (?:to|with)|in contrast to|unlike|than|as opposed to) the {ANSWER} (?:above|before|given|provided)\b",
     rf"\b(?:this|my|the (?:second|new|above|present|following|{BETTERED})) {ANSWER} (?:is|was|will be|aims to be|tries to be)(?: \w+)? {BETTER}\b",
@@ -85,22 +92,6 @@ COMPARING = _any_of(
 )
 """Of this answer beside another one, or of what it does on purpose."""
 
-ASKS_TO_REWORK = _any_of(
-    r"\b(?:revis\w+|re-?writ\w+|re-?wrote|re-?phras\w+|re-?word\w*|re-?work\w*|re-?draft\w*|edit(?:s|ed|ing|or)?|proof-?read\w*|paraphras\w+|polish|version|draft|touch up|correct(?:ed|ion|ions)?)\b",
-    r"\b(?:improve|change|modify|alter|fix|shorten|lengthen|expand|extend|update|simplify|adjust|adapt|translate|convert|turn|make|made|add|include|remove|replace|refine|enhance|condense|tweak|tailor|incorporate)\b"
-    r"(?: \w+){0,2}? (?:it|this|that|them|these|those|text|essay|e-?mail|letter|message|note|sentences?|paragraphs?|poem|story|code|function|script|summary|answer|response|reply|article|list|title|speech|report|description|review|post|plan|proposal|statement|outline|paper)\b",
-    r"\b(?:better|another|different|shorter|longer|simpler|more \w+|less \w+) (?:answer|response|reply|way|one|wording|phrasing|title|summary)\b",
-    r"\b(?:what|where|why|how) (?:did|have|do) you (?:change|edit|alter|differ)\w*",
-    r"überarbeite|umschreib|verbesser|formulier|korrigier|änder|kürz",
-    r"révis|réécri|reformul|amélior|corrig|modifi|raccourc|revis|reescrib|mejor|correg|acort",
-    r"修改|改写|改进|润色|重写|修订|优化|更正|纠正|缩短|改成|改为|换成",
-)
-ASKS_TO_COMPARE = _any_of(
-    rf"\b(?:compar\w+|contrast\w*|evaluat\w+|critiqu\w+|grade|judge|rate|assess\w*|review\w*|feedback)\b[\s\S]{{0,80}}\b{ANSWER}s?\b",
-    rf"\b(?:your|my|the|this|that|these|those|two|both|which|each|first|second|previous|last|other|better|student['’]?s?|{ANSWER} [a-d1-4]) {ANSWER}s?\b|\b{ANSWER} (?:[ab1-4]|one|two)\b",
-    r"\bon purpose\b|\b(?:deliberate|intentional|purpose)ly\b",
-    r"antwort|réponse|respuesta|回答|答案|回复",
-)
 KINDS = ((REWORKING, ASKS_TO_REWORK), (COMPARING, ASKS_TO_COMPARE))
 """Each with what a user says who is to be answered so."""
 STEMS = (
@@ -127,22 +118,23 @@ STEMS = (
         "re-w",
         "re-d",
         "re-p",
-        " made",
+        r"\bmade",
         "deliberately",
         "intentionally",
         "purpose",
     ),
-    *("removed", "left out", "omitted", "antwort", "fassung", "réponse", "respuesta", "versión"),
+    *("removed", r"left[ \n-]out", "omitted", "updated", "antwort", "fassung", "réponse", "respuesta", "versión"),
     *("überarbeitete", "verbesserte", "umgeschriebene", "formulierte"),
     *("回答", "答案", "回复", "版", "文本", "修改", "改写", "改进", "润色", "重写"),
 )
-"""Every phrase has one of these; no other part of a long answer is read closely."""
+"""Every phrase has one of these, or is what an answer begins with; no other part of a long answer is read closely."""
 NEAR = 160
 """Letters of a phrase before or after its stem, at most."""
 
 
 def speaks_of_editing(answer: str, prompt: str, first: str) -> bool:
     """Whether an answer speaks of another text that it was made of, or is better or worse than, and nobody did before."""
+    answer, prompt, first = plain(answer), plain(prompt), plain(first)
     parts = list(_around(answer, STEMS))
     return any(
         any(phrase.search(answer, *part) for part in parts)
@@ -160,7 +152,7 @@ def _around(text: str, stems: Iterable[str]) -> Iterator[tuple[int, int]]:
         yield 0, len(text)
         return
     places = sorted(found.start() for stem in stems for found in re.finditer(stem, lowered))
-    start = end = -1
+    start, end = 0, NEAR  # what an answer begins with is always read
     for place in places:
         if start >= 0 and place - NEAR > end:
             yield start, end
@@ -175,7 +167,8 @@ def _around(text: str, stems: Iterable[str]) -> Iterator[tuple[int, int]]:
 
 def speaks_of_aspects(answer: str, prompt: str, first: str, aspects: Collection[str]) -> bool:
     """Whether an answer speaks of the qualities that it was written for, those alone that were not spoken of before."""
-    before = f"{prompt}\n{first}"
+    answer, before = plain(answer), f"{plain(prompt)}\n{plain(first)}"
+    aspects = tuple(map(plain, aspects))
     lowered = answer.lower()
     if ("aspect" in lowered or "respects" in lowered) and HEADED.search(answer) and not HEADED.search(before):
         return True
@@ -190,15 +183,14 @@ def speaks_of_aspects(answer: str, prompt: str, first: str, aspects: Collection[
     return len(labels) > 1 or opening is not None
 
 
-HEADED = re.compile(
+HEADED = any_of(
     r"^\W*(?:(?:chosen|selected|relevant|key|quality) )?aspects?(?: (?:chosen|selected|addressed|improved))?\W{0,4}:"
     r"|\b(?:chosen|selected) (?:aspects|respects)\b|\b(?:better|worse|improved|weaker|stronger) in (?:these|the following|the chosen) (?:aspects|respects)\b",
-    re.IGNORECASE | re.MULTILINE,
 )
 
 
 def _adjective(name: str) -> str | None:
-    """complete of completeness, factual of factuality, relevant of relevance, accurate of accuracy, honest of honesty."""
+    """complete of completeness, factual of factuality, relevant of relevance, accurate of accuracy, honest of honesty, respectful of respect."""
     for ending, instead in (
         ("ness", ""),
         ("ality", "al"),
@@ -210,7 +202,7 @@ def _adjective(name: str) -> str | None:
     ):
         if name.endswith(ending) and len(name) > len(ending) + 3:
             return name.removesuffix(ending) + instead
-    return None
+    return f"{name}ful" if name.isalpha() and len(name) < 8 else None
 
 
 def _pattern(name: str) -> str:
@@ -253,6 +245,7 @@ def _talk(names: tuple[str, ...]) -> re.Pattern[str]:
         rf"\bin (?:terms|respect) of (?:its |the |their )?{name}(?!\w)",
         rf"\b(?:the|its|this|my) {name} of (?:{answer})\b|^\W*\[{name}\]|\({name}\)",
         rf"(?:^|[.!?]\s+)(?:for (?:the sake of|better|greater|more|improved)|with (?:regard|respect) to) (?:the )?{name}(?!\w)",
+        rf"(?:^|[.!?]\s+)(?:for {name} ?:|(?:with|keeping|bearing) {name}(?: and \w+)? in mind ?[,:])|\A\W*for {name} ?,",
         rf"\b{answer}(?: \w+){{0,6}} {name}(?!\w)",
         rf"\b(?:in bezug auf|hinsichtlich|en termes de|en cuanto a|en términos de) (?:die |der |la |el |l['’])?{name}(?!\w)",
         rf"在{name}(?:方面|上)|就{name}而言",
@@ -264,4 +257,4 @@ def _talk(names: tuple[str, ...]) -> re.Pattern[str]:
             rf"\b{answer} (?:is|was|aims to be|tries to be|will be)(?: \w+)? (?:more |less |as )?{either}(?!\w)",
             rf"\b(?:more|less) {either} (?:answer|response|reply)\b|\bmak(?:e|es|ing) {answer} (?:more |less ){either}\b",
         ]
-    return re.compile("|".join(parts), re.IGNORECASE | re.MULTILINE)
+    return any_of(*parts)

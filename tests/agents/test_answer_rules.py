@@ -26,7 +26,36 @@ def test_an_answer_that_says_nothing_is_empty(answer: str) -> None:
     assert fault(answer, first=None) == "empty"
 
 
-@pytest.mark.parametrize("answer", ["7", "No.", "是", "👍", "∞", "+"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "```\n```",
+        "```python\n\n```",
+        "null",
+        "None",
+        "N/A",
+        "n/a.",
+        '"null"',
+        "`None`",
+        "**N/A**",
+        "undefined",
+        "```\nnull\n```",
+    ],
+)
+def test_a_word_or_a_block_for_nothing_is_empty(answer: str) -> None:
+    assert fault(answer) == "empty"
+    assert fault(answer, first=None) == "empty"
+
+
+def test_a_word_for_nothing_may_be_the_answer() -> None:
+    assert fault("null", prompt="Which is JSON's word for nothing, nil or null?") is None
+    assert fault("None", prompt="How many moons has Venus? In one word.") is None
+    assert fault("None.") is None
+    assert fault("```\nx\n```") is None
+    assert fault("None of them is open.") is None
+
+
+@pytest.mark.parametrize("answer", ["7", "No.", "是", "👍", "👍🏽", "∞", "+"])
 def test_an_answer_of_one_sign_is_not_empty(answer: str) -> None:
     assert fault(answer) is None
 
@@ -62,6 +91,21 @@ SAME = {
     ),
     "few of many": (LONG, LONG.replace("house 7.", "house 8.").replace("Street 5 ", "Road 5 ")),
     "one sentence more": (LONG, LONG + " That is all."),
+    "sentences in another order": (
+        "It is in Oslo. It opened in 1936! The ferry is quick.",
+        "The ferry is quick. It is in Oslo. It opened in 1936!",
+    ),
+    "another order and a light word": (
+        LONG,
+        ". ".join(f"The {part}" for part in reversed(LONG.strip(".").split(". "))),
+    ),
+    "paragraphs in another order": ("It is red.\n\nIt is **big**. Buy it", "It is big.\nBuy it!\n\nIt is red."),
+    "bullets in another order": ("- Rome\n- Oslo\n- Bergen", "* Oslo\n* Bergen\n* Rome"),
+    "chinese, another order": ("它是红色的。它很大！它在奥斯陆。", "它在奥斯陆。它是红色的。它很大！"),
+    "twice": ("It is red, Vera.", "It is red, Vera.\n\nIt is red, Vera."),
+    "twice without a space": ("It is red, Vera", "It is red, Vera. It is red, Vera. It is red, Vera"),
+    "twice, and long": (LONG, f"{LONG}\n\n{LONG}"),
+    "twice, with a word more": (LONG, f"{LONG}\n\nAgain, {LONG}"),
 }
 DIFFERENT = {
     "colour": ("It is red, Vera.", "It is blue, Vera."),
@@ -81,6 +125,11 @@ DIFFERENT = {
     "less": ("x < 3", "x > 3"),
     "minus": ("The answer is 5.", "The answer is -5."),
     "emoji": ("👍", "👎"),
+    "numbered in another order": ("1. Rome\n2. Oslo\n3. Bergen", "1. Oslo\n2. Rome\n3. Bergen"),
+    "numbers of two digits": ("10. Rome\n11. Oslo", "10. Oslo\n11. Rome"),
+    "code in another order": ("```python\nx = 1\ny = x\nx = 2\n```", "```python\nx = 1\nx = 2\ny = x\n```"),
+    "another order, one name": ("It is red. Vera likes it.", "Ilse likes it. It is red."),
+    "twice, with another end": ("It is red, Vera.", "It is red, Vera. It is not blue, Vera."),
     "order": ("Paris is larger than Rome.", "Rome is larger than Paris."),
     "heads": (
         "The coin was flipped 1 time, which is an odd number. Now the coin is tails up. so after an odd number of flips, it will be heads up. So the answer is yes.",
@@ -158,11 +207,42 @@ EDITING = [
     "Cette réponse est plus complète : à Oslo.",
     "Esta respuesta es mejor: en Oslo.",
     "我已修改了：在奥斯陆。",
+    "The updated version: in Oslo.",
+    "The improved version is: it is in Oslo.",
+    "It is in Rome. My revised answer is as follows: it is in Oslo.",
+    "(Revised) It is in Oslo.",
+    "[Revised answer] It is in Oslo.",
+    "Note: I made this answer less helpful.",
+    "Note: I made it worse. Rome.",
+    "I tried to keep the answer shorter. Oslo.",
+    "This is the worse answer, as you asked: Rome.",
+    "Here it is, a worse version, as requested: Rome.",
+    "As requested, a worse answer: Rome.",
+    "As you asked, here's the less helpful answer. Rome.",
+    "Here is the revised\u00a0version: Oslo.",
+    "Here is the revised\nversion: Oslo.",
+    "Here is the *revised* version: Oslo.",
+    "Here is the __revised__ **version**: Oslo.",
+    "Here is the revised-version: Oslo.",
+    "Here is the revised\u2011version: Oslo.",
+    "Here is the re\u00advised ver\u200bsion: Oslo.",
+    "Here is the <b>revised</b> version: Oslo.",
+    "Here is the ｒｅｖｉｓｅｄ version: Oslo.",
+    "Voici la version re\u0301vise\u0301e : à Oslo.",
+    "It is in Oslo. I have\nmade the following  changes: the ferry.",
+    "It is in Oslo. I have left\nout some facts.",
+]
+OPENS_SO = [
+    "Revision:\nIt is in Oslo.",
+    "(Worse answer) Rome.",
+    "[less helpful] Rome.",
+    "**Rewrite:** Oslo.",
+    "(updated) In Oslo.",
 ]
 FILLER = "\nThe ship lay in the ice for years, and the men on board walked, ate, read and slept.\n" * 50
 
 
-@pytest.mark.parametrize("answer", EDITING)
+@pytest.mark.parametrize("answer", [*EDITING, *OPENS_SO])
 def test_an_answer_that_speaks_of_editing_is_caught(answer: str) -> None:
     assert fault(answer) == "speaks_of_editing"
     assert fault(answer, first=None) == "speaks_of_editing"
@@ -189,6 +269,38 @@ def test_it_is_caught_wherever_it_stands_in_a_long_answer(answer: str) -> None:
         ("Is your answer worse than the other answer?", "This answer is worse than the first, I am afraid."),
         ("Überarbeite diesen Brief: ...", "Hier ist die überarbeitete Version: Lieber Bob."),
         ("请修改这封信", "以下是修改后的版本：亲爱的鲍勃"),
+        *(
+            (prompt, "Here is the revised version: Dear Bob, please send the money.")
+            for prompt in (
+                "Rewrite in formal English: hi bob send money",
+                "Please edit my e-mail. hi bob send money",
+                "Improve the following text:\nhi bob send money",
+                "I wrote this. Could you correct it?",
+                "Shorten this paragraph to one sentence.",
+                "Make it sound more formal.",
+                "Please make this letter shorter.",
+                "Proofread: hi bob send money",
+                "How can I improve this letter? hi bob send money",
+                "Can you give me a better version of this e-mail?",
+                "I need a more polite version.",
+                "Translate to French: hi bob",
+                "Can you fix the grammar here?",
+                "Find the mistakes in my letter.",
+                "What's wrong with this sentence? he go home",
+                "Is this sentence correct: he go home?",
+                "Add a greeting to the letter.",
+                "Now replace the last sentence.",
+                "Shorter, please.",
+                "Another version, please.",
+                "I would like this letter to be more formal.",
+                "Please *revise*\u00a0my letter.",
+                "Change the tone of the letter to a friendly one.",
+                "Kannst du den Brief verbessern?",
+                "Corrige cette lettre : salut Bob",
+                "¿Puedes corregir esta carta?",
+                "帮我润色一下",
+            )
+        ),
     ],
 )
 def test_who_asks_for_an_edit_or_a_comparison_is_answered_so(prompt: str, answer: str) -> None:
@@ -196,8 +308,41 @@ def test_who_asks_for_an_edit_or_a_comparison_is_answered_so(prompt: str, answer
 
 
 @pytest.mark.parametrize(
+    "prompt",
+    [
+        "Which version of Python should I use?",
+        "What is the correct way to make tea?",
+        "Why was the constitution revised?",
+        "Should I fix this code?",
+        "I want to know why the constitution was revised.",
+        "Who edits the newspaper?",
+        "Tell me about the draft of 1969.",
+        "How do I make this cake?",
+        "Is there a better way to make tea?",
+        "What is the first version of the poem about?",
+        "How does one become an editor?",
+        "Is it correct that the Earth is round?",
+        "Explain tea. Include an example in your answer.",
+        "Did they change the law, and why?",
+        "Polish food: what is it like?",
+        "How do I fix a flat tyre?",
+        "Who translated the Bible, and how was it improved?",
+        "Warum wurde die Verfassung geändert?",
+        "Pourquoi la constitution a-t-elle été révisée ?",
+        "¿Por qué fue corregida la constitución?",
+        "为什么宪法被修订了？",
+    ],
+)
+def test_a_prompt_that_only_has_the_words_excuses_no_talk_of_editing(prompt: str) -> None:
+    assert fault("Here is the revised version: Coffee is a drink.", prompt=prompt) == "speaks_of_editing"
+
+
+@pytest.mark.parametrize(
     "answer",
     [
+        "The study plan:\n- Revision: go over your notes\n- Update: tell your teacher",
+        "This is a better place to stay, and as you asked, a cheap one.",
+        "I made it to the top, and it was harder than I thought.",
         "The 2020 model is an improved version of the one before, and better than the previous version in every way.",
         "I changed the tyre and drove on. The original was worse.",
         "Historians revised their view: the first answer that Galileo gave had been lost.",
@@ -228,6 +373,13 @@ ASPECT_TALK = [
     "It is in Oslo (completeness).",
     "[relevance] It is in Oslo.",
     "Less relevant answer: Rome is nice.",
+    "For completeness: in Oslo, since 1936.",
+    "For completeness, it is in Oslo, since 1936.",
+    "It is in Oslo. For **factuality**: since 1936.",
+    "With factuality in mind: it is in Oslo.",
+    "Keeping relevance in mind, it is in Oslo.",
+    "In\u00a0terms of *factuality*, it is in Oslo.",
+    "In terms\nof factu\u00adality, it is in Oslo.",
 ]
 
 
@@ -258,9 +410,17 @@ def test_only_the_aspects_that_were_asked_for_count() -> None:
     )
 
 
+def test_the_adjective_of_respect_is_respectful() -> None:
+    for name, answer in (("respect", "To be more respectful: in Oslo."), ("care", "To be less careful, in Oslo.")):
+        assert answer_fault(answer, first=FIRST, prompt=PROMPT, aspects=[name]) == "speaks_of_aspects"
+        assert answer_fault(answer, first=FIRST, prompt=PROMPT, aspects=["harmlessness"]) is None
+
+
 @pytest.mark.parametrize(
     "answer",
     [
+        "The ship was built with completeness in mind.",
+        "Weigh the flour. For completeness, add salt.",
         "Its relevance for today is that ships still freeze in.",
         "Completeness theorems are due to Gödel.",
         "Take the ferry.\n\nRelevance: the museum matters to all who love ice.",
