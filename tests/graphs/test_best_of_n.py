@@ -184,7 +184,7 @@ def test_how_answers_are_picked_is_part_of_what_a_campaign_is(play: Play) -> Non
 @pytest.mark.parametrize(
     ("preset", "override", "message"),
     [
-        ("dialogue", "scorer.model=fits/x", "scorer picks candidates in recipe best_of_n"),
+        ("dialogue", "scorer.model=fits/x", "scorer picks candidates in the recipes best_of_n and west_of_n"),
         ("best-of-n", "perturb.schedule=one", "drop perturb"),
         ("best-of-n", "judge_pairs=true", "drop judge_pairs"),
         ("best-of-n", "candidates=0", "greater than or equal to 1"),
