@@ -23,6 +23,7 @@ from configs.settings import ScorerSettings
 from graphs.cast import Cast
 from graphs.dialogue import add_user
 from graphs.nodes import dialogue_so_far, first_speaker
+from graphs.side_by_side import side_by_side
 from graphs.state import DialogueState, Said, answers_given
 from store.records import Fit, Message
 
@@ -80,15 +81,8 @@ def build_best_of_n_graph(cast: Cast, candidates: int, scorer: RewardModel) -> A
     async def assistant(state: BestOfNState) -> Command[Literal["pick", "__end__"]]:
         """N candidates side by side; one that fails is left out, and its failed call is in the journal."""
         dialogue = dialogue_so_far(state)
-        replies = await asyncio.gather(
-            *(_candidate(cast, dialogue, ordinal) for ordinal in range(candidates)), return_exceptions=True
-        )  # all come back, and are noted, before one raises
-        failures: list[ProviderError] = []
-        for reply in replies:
-            if isinstance(reply, ProviderError) and not reply.fatal:
-                failures.append(reply)
-            elif isinstance(reply, BaseException):
-                raise reply
+        replies = await side_by_side([_candidate(cast, dialogue, ordinal) for ordinal in range(candidates)])
+        failures = [reply for reply in replies if isinstance(reply, ProviderError)]
         if len(failures) == candidates:
             error = failures[0]
             return Command(goto="__end__", update={"termination_reason": error.kind, "error": str(error)})

@@ -8,9 +8,8 @@ history, perturbed and verified as any other. Knows nothing of ids in the store:
 Ours, not the paper's: a query that the judge cannot settle is left out; a negative that is found to miss is tried again.
 """
 
-import asyncio
 import operator
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 from langgraph.graph import END, START, StateGraph
@@ -24,6 +23,7 @@ from configs.errors import DescantError
 from configs.settings import CapoSettings, PerturbationKind, PerturbSettings
 from graphs.cast import Cast
 from graphs.dialogue import build_dialogue_graph, recursion_limit
+from graphs.side_by_side import side_by_side
 from graphs.state import DialogueState, messages_of
 from store.context import context_dependent
 from store.identity import chance, dialogue_id
@@ -133,21 +133,15 @@ async def _checked(cast: Cast, main: DialogueState, found: Sequence[Found]) -> l
     """What the first judge says of each query, side by side; its failed calls are in the journal."""
     judge, messages = cast.judges[0], messages_of(main)
 
-    async def check(query: Found) -> Found:
+    def check(query: Found) -> Awaitable[Opinion]:
         before, asked = messages[: query.depth - 1], messages[query.depth - 1].content
-        so_far = DialogueSoFar(main["campaign_id"], main["dialogue_id"], before, 0)
-        try:
-            return query._replace(opinion=await judge.depends(so_far, asked), judge=judge.name)
-        except ProviderError as error:
-            if error.fatal:
-                raise
-            return query
+        return judge.depends(DialogueSoFar(main["campaign_id"], main["dialogue_id"], before, 0), asked)
 
-    checks = await asyncio.gather(*map(check, found), return_exceptions=True)
-    for checked in checks:  # all have come back, and are noted, before one raises
-        if isinstance(checked, BaseException):
-            raise checked
-    return [checked for checked in checks if isinstance(checked, Found)]
+    opinions = await side_by_side([check(query) for query in found])
+    return [
+        query if isinstance(opinion, ProviderError) else query._replace(opinion=opinion, judge=judge.name)
+        for query, opinion in zip(found, opinions, strict=True)
+    ]
 
 
 def _depends(query: Found) -> bool:

@@ -24,6 +24,7 @@ from configs.judge_settings import JudgeSettings
 from configs.model_settings import ModelSettings
 from graphs.campaign import descant_version
 from graphs.cast import ModelMissingError
+from graphs.comparing import ORDERS
 from graphs.crew import work_off
 from graphs.progress import Counters, Progress, Silent
 from store import judging as stored
@@ -34,8 +35,6 @@ from store.judging import Conversation, Reference, SoFar, Subject
 from store.pairs import majority
 from store.records import Campaign, CampaignStatus, Judgement
 from store.writer import Writer
-
-BOTH_ORDERS: tuple[Presentation, ...] = ("chosen_first", "rejected_first")
 
 
 class JudgingError(DescantError):
@@ -249,7 +248,7 @@ def _tasks(
         )
 
     if settings.compares:
-        yield from map(task, BOTH_ORDERS)
+        yield from map(task, ORDERS)
     elif not settings.per_turn:
         yield task("single")
     else:

@@ -7,22 +7,18 @@ Ours, not the paper's: with `perturb.share` the rejected branch is played after 
 up to the first perturbed answer (`trunk`) or all but the perturbed answers (`rest`).
 """
 
-import asyncio
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
 
-from agents.judge import Presentation
 from agents.ledger import CampaignStopping
-from agents.providers import ProviderError
 from configs.settings import GateSettings, PerturbSettings
 from graphs.cast import Cast
+from graphs.comparing import in_both_orders
 from graphs.dialogue import build_dialogue_graph, recursion_limit
 from graphs.nodes import dialogue_so_far, is_perturbed
 from graphs.schedule import within
-from graphs.state import BranchesState, Comparison, DialogueState, answers_given, is_open, messages_of
-
-ORDERS: tuple[Presentation, ...] = ("chosen_first", "rejected_first")
+from graphs.state import BranchesState, DialogueState, answers_given, is_open, messages_of
 
 
 def build_music_graph(cast: Cast, perturb: PerturbSettings, *, judge_pairs: bool = False) -> Any:
@@ -53,24 +49,8 @@ def build_music_graph(cast: Cast, perturb: PerturbSettings, *, judge_pairs: bool
             return {"comparisons": []}
         dialogue = dialogue_so_far(state["chosen"])
         other = messages_of(state["rejected"])
-
-        async def compare(index: int, presentation: Presentation) -> Comparison | None:
-            try:
-                opinion = await cast.judges[index].compare(dialogue, other, presentation)
-            except ProviderError as error:
-                if error.fatal:
-                    raise
-                return None  # the failed call is in the journal; the pair goes without this verdict
-            return Comparison(cast.judges[index].name, index, presentation, opinion)
-
-        asked = (compare(index, order) for index in range(len(cast.judges)) for order in ORDERS)
-        opinions = await asyncio.gather(
-            *asked, return_exceptions=True
-        )  # all come back, and are noted, before one raises
-        for opinion in opinions:
-            if isinstance(opinion, BaseException):
-                raise opinion
-        return {"comparisons": [opinion for opinion in opinions if isinstance(opinion, Comparison)]}
+        found = await in_both_orders(cast.judges, lambda judge, order: judge.compare(dialogue, other, order))
+        return {"comparisons": found}
 
     graph = StateGraph(BranchesState)
     graph.add_node("chosen", chosen)

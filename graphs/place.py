@@ -4,10 +4,9 @@ A place is a history that ends on the user's turn. A method writes answers there
 its redraws are spent; what cannot stand in a pair is caught, with its reason. Knows nothing of the dialogue around it.
 """
 
-import asyncio
 import operator
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, TypedDict, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 from agents.answer_rules import answer_fault
 from agents.protocol import DialogueSoFar, Refused, Utterance
@@ -15,13 +14,11 @@ from agents.providers import ProviderError
 from configs.pairing_settings import Direction, PairingSettings
 from graphs.best_of_n import Candidate
 from graphs.cast import Cast
-from graphs.music import ORDERS
+from graphs.comparing import in_both_orders
 from graphs.nodes import said_by
 from graphs.outcome import judged_label
 from graphs.state import Catch, Comparison, Said
 from store.records import CatchOutcome, Message, Verdict
-
-Result = TypeVar("Result")
 
 
 class Drawn(NamedTuple):
@@ -52,7 +49,7 @@ class Made(NamedTuple):
     attempts: int = 1
     """Second answers that were written for the pair, this one included."""
     verdict: Verdict = "unchecked"
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: Sequence[Comparison] = ()
     judged_label: str | None = None
     candidates: tuple[Candidate, ...] = ()
     """All that were scored, the two sides among them."""
@@ -160,20 +157,6 @@ def no_answer(error: ProviderError) -> Attempt:
     return Attempt(error.kind, str(error), "", source="provider")
 
 
-async def side_by_side(calls: Sequence[Awaitable[Result]]) -> list[Result | ProviderError]:
-    """What each call gave; all come back, and are noted, before what is fatal, or the campaign's stop, is raised."""
-    replies = await asyncio.gather(*calls, return_exceptions=True)
-    found: list[Result | ProviderError] = []
-    for reply in replies:
-        if isinstance(reply, ProviderError) and not reply.fatal:
-            found.append(reply)
-        elif isinstance(reply, BaseException):
-            raise reply
-        else:
-            found.append(reply)
-    return found
-
-
 def as_said(utterance: Utterance, agent: Literal["assistant", "perturbation"] = "assistant") -> Said:
     said = said_by("assistant", utterance)
     return said._replace(agent=agent) if said.call_id is not None else said
@@ -188,21 +171,13 @@ async def preferences(
     aspects: dict[str, str],
     by_aspect: bool = False,
     attempt: int = 0,
-) -> tuple[Comparison, ...]:
-    """What every judge says of two answers, in both orders; a verdict that failed is left out."""
-    asked = [(judge, order) for judge in cast.judges for order in ORDERS]
-    opinions = await side_by_side(
-        [
-            judge.prefer(
-                dialogue_at(state), chosen, rejected, order, aspects=aspects, by_aspect=by_aspect, attempt=attempt
-            )
-            for judge, order in asked
-        ]
-    )
-    return tuple(
-        Comparison(judge.name, judge.index, order, opinion)
-        for (judge, order), opinion in zip(asked, opinions, strict=True)
-        if not isinstance(opinion, ProviderError)
+) -> list[Comparison]:
+    """What every judge says of two answers, in both orders."""
+    return await in_both_orders(
+        cast.judges,
+        lambda judge, order: judge.prefer(
+            dialogue_at(state), chosen, rejected, order, aspects=aspects, by_aspect=by_aspect, attempt=attempt
+        ),
     )
 
 
@@ -215,10 +190,10 @@ def judges_of(cast: Cast) -> str:
     return ", ".join(judge.known_as for judge in cast.judges)
 
 
-def turned_round(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+def turned_round(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The same verdicts where the two answers change sides."""
     other = {"chosen": "rejected", "rejected": "chosen"}
-    return tuple(
+    return [
         comparison._replace(
             presentation="rejected_first" if comparison.presentation == "chosen_first" else "chosen_first",
             opinion=comparison.opinion._replace(
@@ -227,7 +202,7 @@ def turned_round(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
             ),
         )
         for comparison in comparisons
-    )
+    ]
 
 
 def ended(update: dict[str, Any]) -> dict[str, Any]:

@@ -30,9 +30,9 @@ from graphs.place import (
     no_answer,
     opened,
     preferences,
-    side_by_side,
     turned_round,
 )
+from graphs.side_by_side import side_by_side
 from graphs.state import Said
 
 

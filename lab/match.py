@@ -22,6 +22,7 @@ from graphs.campaign import descant_version
 from graphs.cast import build_cast, models_in_use, require_named_models
 from graphs.crew import work_off
 from graphs.progress import Counters, Progress
+from graphs.side_by_side import side_by_side
 from store import resume
 from store.database import query
 from store.identity import content_hash, dialogue_id, judgement_id, match_id
@@ -230,12 +231,7 @@ class _Match:
             for order in ORDERS
             if self._judgement(pair, place, order) not in self.verdicts
         ]
-        replies = await asyncio.gather(
-            *(self._ask(pair, place, order) for place, order in missing), return_exceptions=True
-        )  # all come back, and are noted, before one raises
-        for reply in replies:
-            if isinstance(reply, BaseException):
-                raise reply
+        await side_by_side([self._ask(pair, place, order) for place, order in missing])
         for place in range(len(self.judges)):
             self.ledger.forget(self._asked(pair, place))
         self.counters.done += all(verdict is not None for verdict in self.settled(pair))
