@@ -16,9 +16,10 @@ READERS: dict[str, tuple[str, ...]] = {
     "judge_pairs": ("music",),
     "capo": ("capo",),
     "pairing": METHODS,
+    "pairing.boost": ("rmboost",),
     "scorer": ("best_of_n", "west_of_n"),
 }
-"""Which recipes read a section that not every one does."""
+"""Which recipes read a section, or a part of one, that not every one does."""
 
 
 def load_campaigns(source: str, *, overrides: Sequence[str] = ()) -> list[CampaignSettings]:
@@ -36,12 +37,8 @@ def load_campaigns(source: str, *, overrides: Sequence[str] = ()) -> list[Campai
     twice = [recipe for place, recipe in enumerate(recipes) if recipe in recipes[:place]]
     if twice:
         raise ConfigError(f"{source}: recipe: {twice[0]!r} is named twice: name each once")
-    if "rmboost" not in recipes and isinstance(data.get("pairing"), dict) and data["pairing"].get("boost"):
-        raise ConfigError(
-            f"{source}: pairing.boost: none of the recipes {', '.join(map(str, recipes))} reads it: drop it"
-        )
     for section, readers in READERS.items():
-        if data.get(section) and not any(recipe in readers for recipe in recipes):
+        if _at(data, section) and not any(recipe in readers for recipe in recipes):
             raise ConfigError(
                 f"{source}: {section}: none of the recipes {', '.join(map(str, recipes))} reads it: drop it"
             )
@@ -49,11 +46,20 @@ def load_campaigns(source: str, *, overrides: Sequence[str] = ()) -> list[Campai
     return [validate(_of(data, recipe, name), CampaignSettings, where=source) for recipe in recipes]
 
 
+def _at(data: dict[str, Any], section: str) -> Any:
+    """What stands under a section, or under a part of it (`section.part`); null where nothing does."""
+    name, _, part = section.partition(".")
+    found = data.get(name)
+    return found.get(part) if part and isinstance(found, dict) else None if part else found
+
+
 def _of(data: dict[str, Any], recipe: Any, name: Any) -> dict[str, Any]:
     """What a recipe reads of the config."""
-    unread = {section for section, readers in READERS.items() if recipe not in readers}
-    kept = {key: value for key, value in data.items() if key not in unread}
-    pairing = kept.get("pairing")
-    if recipe != "rmboost" and isinstance(pairing, dict):
-        kept["pairing"] = {key: value for key, value in pairing.items() if key != "boost"}
+    kept = dict(data)
+    for section in (section for section, readers in READERS.items() if recipe not in readers):
+        whole, _, part = section.partition(".")
+        if not part:
+            kept.pop(whole, None)
+        elif isinstance(kept.get(whole), dict):
+            kept[whole] = {key: value for key, value in kept[whole].items() if key != part}
     return {**kept, "recipe": recipe, "name": f"{name}-{recipe}"}

@@ -85,6 +85,33 @@ def check_scorer(settings: CampaignSettings, *, is_there: bool) -> None:
         )
 
 
+def check_campaign(
+    settings: CampaignSettings,
+    seeds: Sequence[Seed],
+    database: Path,
+    scorer: RewardModel | None = None,
+    *,
+    is_served: bool = True,
+) -> Prompts:
+    """The prompts of a campaign, once nothing about it is found to be wrong: what can be told before anything is written.
+
+    A campaign that is over asks nobody, so nobody need be there.
+
+    Args:
+        is_served: whether the checkpoints that play are served by now; else they are left to who serves them.
+
+    Raises:
+        ModelMissingError, ScorerMissingError, PromptError, PatternError, PreflightError, KeyMissingError, UnknownPriceError.
+    """
+    require_named_models(settings)
+    check_scorer(settings, is_there=scorer is not None)
+    prompts = prompts_of(settings)
+    if not is_over(settings, seeds, database, scorer):
+        asked = [model for model in models_in_use(settings).values() if is_served or model.checkpoint is None]
+        check(asked, priced=settings.budget.usd is not None)
+    return prompts
+
+
 def campaign_identity(settings: CampaignSettings, prompts: Prompts, scorer: RewardModel | None = None) -> str:
     """Of all that shapes the text; a resume may change seeds, endpoints, concurrency, budget and limit."""
     perturb = settings.perturb.model_dump(mode="json") if settings.perturb else None
@@ -141,12 +168,8 @@ def run_campaign(
         PromptError, PatternError, PreflightError, KeyMissingError, UnknownPriceError, StoreError: before anything is written.
         ProviderError, StoreError: what makes every dialogue fail (a full disk, too); the campaign is kept and can go on.
     """
-    require_named_models(settings)
-    check_scorer(settings, is_there=scorer is not None)
-    prompts = prompts_of(settings)
+    prompts = check_campaign(settings, seeds, database, scorer)
     campaign_id = campaign_identity(settings, prompts, scorer)
-    if not is_over(settings, seeds, database, scorer):  # else nobody is asked, and nobody need be there
-        check(models_in_use(settings).values(), priced=settings.budget.usd is not None)
     with Writer(database) as writer:
         spent = Spending(**resume.spent(database, campaign_id, *sharing)._asdict())
         ledger = Ledger(writer.append, settings.budget, spent)

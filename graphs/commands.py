@@ -3,8 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from configs.settings import CampaignSettings
+    from graphs.best_of_n import RewardModel
 
 
 @click.command()
@@ -37,8 +42,7 @@ def run(
     same seeds, one after the other; the budget is for all of them.
     """
     from configs.comparison import load_campaigns
-    from graphs.campaign import CampaignReport, check_scorer, run_campaign
-    from graphs.cast import prompts_of, require_named_models
+    from graphs.campaign import CampaignReport, campaign_identity, check_campaign, check_scorer, run_campaign
     from graphs.checkpoints import with_checkpoints
     from graphs.progress import Silent, StderrProgress
     from graphs.report import report_lines
@@ -50,18 +54,21 @@ def run(
     seeds = load_seeds(campaigns[0], skip_bad=skip_bad)  # the same for all of them
     for skipped in seeds.skipped:
         click.echo(f"skipped {skipped}", err=True)
-    for settings in campaigns:  # what is wrong with any of them is told before the first one plays
-        require_named_models(settings)
-        prompts_of(settings)
-        check_scorer(settings, is_there=settings.scorer is not None)
     floors = click.get_current_context().ensure_object(dict)
-    reports: list[CampaignReport] = []
-    for settings in campaigns:
-        progress = Silent() if quiet else StderrProgress(settings.name)
+    parts: list[tuple[CampaignSettings, RewardModel | None, str]] = []
+    for settings in campaigns:  # what is wrong with any of them is told before the first one plays
+        check_scorer(settings, is_there=settings.scorer is not None)
         scorer = floors["load_reward_model"](settings.scorer) if settings.scorer is not None else None
-        paid = [report.campaign_id for report in reports]
+        prompts = check_campaign(settings, seeds.seeds, Path(db), scorer, is_served=False)
+        parts.append((settings, scorer, campaign_identity(settings, prompts, scorer)))
+    reports: list[CampaignReport] = []
+    for settings, scorer, identity in parts:
+        progress = Silent() if quiet else StderrProgress(settings.name)
+        others = {other for _, _, other in parts if other != identity} | {report.campaign_id for report in reports}
         with with_checkpoints(settings, floors["serving"], say=_sayer(quiet)) as served:
-            report = run_campaign(served, seeds.seeds, Path(db), progress=progress, scorer=scorer, sharing=paid)
+            report = run_campaign(
+                served, seeds.seeds, Path(db), progress=progress, scorer=scorer, sharing=sorted(others)
+            )
         reports.append(report)
         if not as_json:
             lines = report_lines(report, database=db, skipped=len(seeds.skipped))
