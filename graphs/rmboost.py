@@ -6,6 +6,7 @@ what was wrong, and in the end the first answer is drawn anew under the same lab
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -54,32 +55,50 @@ WHY = {
 
 def build_rmboost_graph(cast: Cast, pairing: PairingSettings) -> Any:
     """A compiled graph over `PlaceState`."""
-    boost = pairing.boost
+    nodes, verifies = _Nodes(cast, pairing), pairing.boost.verify
+    graph = StateGraph(PlaceState)
+    graph.add_edge(START, "first")
+    graph.add_node("first", nodes.first, destinations=("label", "second", "first", END))
+    graph.add_node("label", nodes.label, destinations=("second",))
+    graph.add_node("second", nodes.second, destinations=("second", "first", *(("verify",) if verifies else ()), END))
+    if verifies:
+        graph.add_node("verify", nodes.verify, destinations=("second", "first", END))
+    return graph.compile()
 
-    async def first(state: PlaceState) -> Command[Literal["label", "second", "first", "__end__"]]:
+
+@dataclass(frozen=True)
+class _Nodes:
+    """What happens at a place."""
+
+    cast: Cast
+    pairing: PairingSettings
+
+    async def first(self, state: PlaceState) -> Command[Literal["label", "second", "first", "__end__"]]:
         """The first answer: the conversation's own where it is given, else the assistant's."""
         draw = state.get("draw", 0)
         if (given := state.get("given")) is not None:
             said, cut_off = given, False
         else:
             try:
-                utterance = await cast.assistant.answer(dialogue_at(state), altered_instruction=None, ordinal=draw)
+                utterance = await self.cast.assistant.answer(dialogue_at(state), altered_instruction=None, ordinal=draw)
             except ProviderError as error:
                 return _without_first(state, error)
             said, cut_off = as_said(utterance), utterance.cut_off
-        found = faults(state, pairing, [(said.message.content, cut_off)])
+        found = faults(state, self.pairing, [(said.message.content, cut_off)])
         update: dict[str, Any] = {"refused": []} | opened(state, said, well=not found)
         if found:
             attempt = Attempt(found[0][1], said.message.content, said.call_id or "")
-            return _redraw(state, update, [attempt], pairing)
+            return _redraw(state, update, [attempt], self.pairing)
         return Command(goto="second" if state.get("labels") else "label", update=update | {"first": said})
 
-    async def label(state: PlaceState) -> Command[Literal["second"]]:
+    async def label(self, state: PlaceState) -> Command[Literal["second"]]:
         """Which way the second answer is to differ, noted before it is written."""
         depth = len(state["messages"])
-        labels = labels_of(pairing, state["dialogue_id"], depth)
+        labels = labels_of(self.pairing, state["dialogue_id"], depth)
         for drawn in labels:
-            identity = label_id(state["dialogue_id"], depth, drawn.direction if boost.labels == "both" else "")
+            identity = label_id(
+                state["dialogue_id"], depth, drawn.direction if self.pairing.boost.labels == "both" else ""
+            )
             noted = Label(
                 label_id=identity,
                 campaign_id=state["campaign_id"],
@@ -89,50 +108,50 @@ def build_rmboost_graph(cast: Cast, pairing: PairingSettings) -> Any:
                 aspects=drawn.aspects,
                 created_at=datetime.now(UTC),
             )
-            cast.note_once(identity, noted)
+            self.cast.note_once(identity, noted)
         return Command(goto="second", update={"labels": labels})
 
-    async def second(state: PlaceState) -> Command[Literal["second", "first", "verify", "__end__"]]:
+    async def second(self, state: PlaceState) -> Command[Literal["second", "first", "verify", "__end__"]]:
         """The second answer, for the label that stands: aspects and plan first, then the answer."""
         drawn, number = state["labels"][0], state.get("written", 0)
-        offered = {name: pairing.meanings[name] for name in drawn.aspects or pairing.meanings}
+        offered = {name: self.pairing.meanings[name] for name in drawn.aspects or self.pairing.meanings}
         said_before = state["first"].message.content
         update: dict[str, Any] = {"written": number + 1}
         try:
-            answer = await cast.second_answers.write(
+            answer = await self.cast.second_answers.write(
                 dialogue_at(state),
                 said_before,
                 drawn.direction,
                 offered,
-                most=boost.most_aspects if drawn.aspects is None else None,
+                most=self.pairing.boost.most_aspects if drawn.aspects is None else None,
                 refused=state["refused"],
-                longest=boost.longest,
+                longest=self.pairing.boost.longest,
                 ordinal=number,
             )
         except ProviderError as error:
             if error.fatal:
                 raise
             return _give_up(state, update, [no_answer(error)])
-        reason = _fault(state, pairing, answer)
+        reason = _fault(state, self.pairing, answer)
         if reason is not None:
             attempt = Attempt(reason, _text(answer), answer.call_id, "perturbation")
-            return _refuse(state, update, attempt, pairing, answer.problem)
+            return _refuse(state, update, attempt, self.pairing, answer.problem)
         assert answer.utterance is not None, "what cannot be read has a fault"
-        made = _pair(state, drawn, answer, boost)
-        if boost.verify:
+        made = _pair(state, drawn, answer, self.pairing.boost)
+        if self.pairing.boost.verify:
             return Command(goto="verify", update=update | {"second": made})
         return _made(state, update, made)
 
-    async def verify(state: PlaceState) -> Command[Literal["second", "first", "__end__"]]:
+    async def verify(self, state: PlaceState) -> Command[Literal["second", "first", "__end__"]]:
         """Every judge compares the two, in both orders, overall and in each chosen aspect."""
         made = state["second"]
         assert made is not None, "a pair waits for its verdict"
         comparisons = await preferences(
-            cast,
+            self.cast,
             state,
             made.chosen.message.content,
             made.rejected.message.content,
-            aspects={name: pairing.meanings[name] for name in made.aspects or ()},
+            aspects={name: self.pairing.meanings[name] for name in made.aspects or ()},
             by_aspect=True,
             attempt=state["written"],
         )
@@ -141,21 +160,14 @@ def build_rmboost_graph(cast: Cast, pairing: PairingSettings) -> Any:
         made = made._replace(
             comparisons=comparisons, judged_label=None if found == "invalid" else found, verdict=verdict
         )
-        if verdict != "landed" and boost.require_agreement:
+        if verdict != "landed" and self.pairing.boost.require_agreement:
             written = made.chosen if made.second == "chosen" else made.rejected
             reason = "missed" if found == "rejected" else found
-            attempt = Attempt(reason, written.message.content, written.call_id or "", "perturbation", judges_of(cast))
-            return _refuse(state, {"second": None}, attempt, pairing, None)
+            attempt = Attempt(
+                reason, written.message.content, written.call_id or "", "perturbation", judges_of(self.cast)
+            )
+            return _refuse(state, {"second": None}, attempt, self.pairing, None)
         return _made(state, {"second": None}, made)
-
-    graph = StateGraph(PlaceState)
-    graph.add_edge(START, "first")
-    graph.add_node("first", first, destinations=("label", "second", "first", END))
-    graph.add_node("label", label, destinations=("second",))
-    graph.add_node("second", second, destinations=("second", "first", *(("verify",) if boost.verify else ()), END))
-    if boost.verify:
-        graph.add_node("verify", verify, destinations=("second", "first", END))
-    return graph.compile()
 
 
 def labels_of(pairing: PairingSettings, dialogue_id: str, depth: int) -> list[Drawn]:

@@ -13,7 +13,7 @@ from train.errors import TrainError
 from train.mixture import Sets
 from train.progress import StderrProgress
 from train.reward import FitResult, fit_reward
-from train.sources import read_sets
+from train.sources import Undecided, read_sets
 
 
 def fit_arms(
@@ -39,8 +39,9 @@ def fit_arms(
         if arm not in settings.arms:
             raise TrainError(f"no arm is called {arm!r}: {settings.name} has {', '.join(settings.arms) or 'none'}")
     wanted = list(arms or settings.arms)
+    undecided: Undecided | None = None
     if sets is None:
-        sets = read_sets(settings, [name for arm in wanted for name in settings.arms[arm]])
+        sets, undecided = read_sets(settings, [name for arm in wanted for name in settings.arms[arm]])
     root = Path(settings.out or f"fits/{settings.name}")
     results: dict[str, FitResult] = {}
     for arm in wanted:
@@ -56,10 +57,10 @@ def fit_arms(
         )
         of_arm = {name: sets[name] for name in names}
         if progress is None:
-            results[arm] = fit_reward(own, sets=of_arm, corpus=corpus, arm=arm)
+            results[arm] = fit_reward(own, sets=of_arm, undecided=undecided, corpus=corpus, arm=arm)
             continue
         with progress(own.name) as shown:
-            results[arm] = fit_reward(own, sets=of_arm, corpus=corpus, arm=arm, progress=shown)
+            results[arm] = fit_reward(own, sets=of_arm, undecided=undecided, corpus=corpus, arm=arm, progress=shown)
     return results
 
 

@@ -25,7 +25,7 @@ from train.errors import TrainError
 from train.loop import Show, Task, folder_of, matrices_decay, origin_of, rising_and_falling, run_fit
 from train.model import load_model, pad_right, rewards, tiny_model
 from train.score import model_source, score_tokens
-from train.sources import gather, places_of_stages, stages_of
+from train.sources import Undecided, gather, places_of_stages, stages_of
 from train.sources_card import mixture_card, sources_card
 from train.tokenizer import load_tokenizer, train_tokenizer
 
@@ -97,6 +97,7 @@ def fit_reward(
     progress: Show | None = None,
     pairs: Sequence[PreferencePair] | None = None,
     sets: Mapping[str, Sequence[PreferencePair]] | None = None,
+    undecided: Undecided | None = None,
     corpus: Path | None = None,
     arm: str | None = None,
 ) -> FitResult:
@@ -106,6 +107,7 @@ def fit_reward(
         progress: called after each step.
         pairs: train on these instead of reading `settings.data`.
         sets: train on these instead of reading `settings.sets`: their union, or mixed as `settings.mixture` says.
+        undecided: what the files of these sets held that makes no pair, for the data card.
         corpus: where the fit and its curves are kept too; the data's own corpus when it is one.
         arm: which training of a comparison this is.
 
@@ -116,7 +118,7 @@ def fit_reward(
     """
     if corpus is None and pairs is None and sets is None and settings.data.path and is_corpus(Path(settings.data.path)):
         corpus = Path(settings.data.path)
-    gathered = gather(settings, pairs, sets)
+    gathered = gather(settings, pairs, sets, undecided)
     all_pairs, stages = gathered.pairs, stages_of(settings, gathered)
     rows = list(zip(all_pairs, gathered.names, strict=True))
     split_rows = {split: [row for row in rows if row[0].split == split] for split in ("train", "validation")}

@@ -8,10 +8,14 @@ from typing import NamedTuple
 from configs.fit_settings import PairSettings, RewardFitSettings
 from configs.mixture_settings import DATA, StageSettings
 from store.database import StoreError
+from store.human_feedback import LeftOut
 from store.records import PreferencePair
 from train.data import limited, pairs_of, union
 from train.errors import TrainError
 from train.mixture import Mixture, Sets, mix, prompts_to_avoid, stage_steps
+
+Undecided = Mapping[str, Counter[LeftOut]]
+"""By set, the comparisons of its files that make no pair: people's ties, equal or empty texts."""
 
 
 class Gathered(NamedTuple):
@@ -27,25 +31,43 @@ class Gathered(NamedTuple):
     """What was left of them; for a plain union what stays of each set when a pair counts for the first that has it."""
     avoided: dict[str, int]
     """How many prompts each source has that nothing is trained on."""
+    undecided: Undecided
 
 
-def read_sets(settings: RewardFitSettings, names: Sequence[str]) -> dict[str, list[PreferencePair]]:
+class ReadSets(NamedTuple):
+    """Sets as they were read."""
+
+    pairs: dict[str, list[PreferencePair]]
+    undecided: Undecided
+
+
+def read_sets(settings: RewardFitSettings, names: Sequence[str]) -> ReadSets:
     """These sets, each read once and whole: `gather` cuts it to its limit.
 
     Raises:
         TrainError: a set's source does not exist, cannot be read, or holds no pair.
     """
     found: dict[str, list[PreferencePair]] = {}
+    undecided: dict[str, Counter[LeftOut]] = {}
     for name in dict.fromkeys(names):
+        undecided[name] = Counter()
         try:
-            found[name] = pairs_of(settings.sets[name])
+            found[name] = pairs_of(settings.sets[name], left_out=undecided[name])
         except (TrainError, StoreError) as error:
             raise TrainError(f"sets.{name}: {error}") from None
-    return found
+    return ReadSets(found, undecided)
 
 
-def gather(settings: RewardFitSettings, pairs: Sequence[PreferencePair] | None, sets: Sets | None) -> Gathered:
+def gather(
+    settings: RewardFitSettings,
+    pairs: Sequence[PreferencePair] | None,
+    sets: Sets | None,
+    undecided: Undecided | None = None,
+) -> Gathered:
     """The pairs to learn from: `sets` or `pairs` where they are given, else what the settings name.
+
+    Args:
+        undecided: what the given sets' files held beside them.
 
     Raises:
         TrainError: a source that cannot be read, or a mixture that cannot be made of what is there.
@@ -53,12 +75,17 @@ def gather(settings: RewardFitSettings, pairs: Sequence[PreferencePair] | None, 
     alone = sets is None and (pairs is not None or not settings.sets)
     if sets is None and pairs is not None:
         sets = {DATA: sorted(pairs, key=lambda pair: pair.pair_id)}
+    elif sets is None and alone:
+        left_out: Counter[LeftOut] = Counter()
+        sets, undecided = {DATA: pairs_of(settings.data, left_out=left_out)}, {DATA: left_out}
     elif sets is None:
-        sets = {DATA: pairs_of(settings.data)} if alone else read_sets(settings, list(settings.sets))
+        sets, undecided = read_sets(settings, list(settings.sets))
     read = {name: list(of_set) for name, of_set in sets.items()}
+    undecided = {name: (undecided or {}).get(name, Counter()) for name in read}
     limits = {name: source_of(settings, name).limit for name in read}
     if settings.mixture is None:
-        return _plain_union(read, limits, alone=alone, random_seed=settings.random_seed)
+        union_of_all = _plain_union(read, limits, alone=alone, random_seed=settings.random_seed)
+        return union_of_all._replace(undecided=undecided)
     try:
         avoided = prompts_to_avoid(settings.mixture.apart_from)
     except StoreError as error:
@@ -74,7 +101,7 @@ def gather(settings: RewardFitSettings, pairs: Sequence[PreferencePair] | None, 
         ((pair, name) for name, of_set in mixture.sets.items() for pair in of_set), key=lambda row: row[0].pair_id
     )
     counts = {shown(source): len(found) for source, found in avoided.items()}
-    return Gathered([pair for pair, _ in rows], [name for _, name in rows], read, mixture, counts)
+    return Gathered([pair for pair, _ in rows], [name for _, name in rows], read, mixture, counts, undecided)
 
 
 def _plain_union(
@@ -96,7 +123,7 @@ def _plain_union(
             if first[pair.pair_id] != name:
                 left_out[name].setdefault(pair.split, Counter())["duplicate"] += 1
     kept = {name: [pair for pair, own in zip(together, names, strict=True) if own == name] for name in read}
-    return Gathered(together, names, read, Mixture(kept, left_out, dict.fromkeys(read, 0)), {})
+    return Gathered(together, names, read, Mixture(kept, left_out, dict.fromkeys(read, 0)), {}, {})
 
 
 def source_of(settings: RewardFitSettings, name: str) -> PairSettings:

@@ -46,6 +46,7 @@ def sources_card(
             "weight": weights.get(name),
             "weight_share": round(weights[name] / sum(weights.values()), 4) if name in weights else None,
             "read": dict(sorted(Counter(pair.split for pair in gathered.read[name]).items())),
+            "undecided": dict(gathered.undecided[name]),
             "left_out": {split: dict(n) for split, n in sorted(gathered.mixture.left_out[name].items())},
             "too_long": {
                 split: names[split].count(name) - _kept_of(name, names[split], encoded[split]) for split in names
@@ -107,6 +108,9 @@ def sources_lines(card: Mapping[str, Any]) -> list[str]:
         counts = of_set["left_out"].get("train", {}) | {"too_long": of_set["too_long"]["train"]}
         told = ", ".join(f"{counts[reason]} {words}" for reason, words in REASONS.items() if counts.get(reason))
         lines += wrap(f"Left out of {name}: {told}.", WIDTH) if told else []
+        if undecided := of_set.get("undecided"):
+            reasons = ", ".join(f"{n} {reason}" for reason, n in undecided.items())
+            lines += wrap(f"Comparisons of {name} that make no pair: {reasons}.", WIDTH)
     if mixture is not None and mixture["apart_from"]:
         apart = ", ".join(f"{source} ({n} prompts)" for source, n in mixture["apart_from"].items())
         lines += wrap(f"Apart from {apart}.", WIDTH)

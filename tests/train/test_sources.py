@@ -20,6 +20,7 @@ from train.commands import fit
 from train.data import EncodedPair
 from train.errors import TrainError
 from train.reward import fit_reward
+from train.sources_card import sources_lines
 
 SETS: dict[str, object] = {"real": {}, "synthetic": {}}
 Sets = dict[str, list[PreferencePair]]
@@ -41,6 +42,23 @@ def numbered(name: str, n: int, *, turns: int = 1) -> list[PreferencePair]:
 @pytest.fixture
 def sets() -> Sets:
     return {"real": numbered("tea", 40), "synthetic": numbered("oil", 60, turns=2)}
+
+
+@pytest.mark.parametrize("by_arms", [False, True])
+def test_the_data_card_tells_the_comparisons_that_make_no_pair(
+    tiny_settings: MakeSettings, tmp_path: Path, by_arms: bool
+) -> None:
+    rows = [
+        {"question": f"Who wrote book {n}?", "passages": [], "preference": [1, 0, 2]}
+        | {f"prediction {m}": f"{name} did." for m, name in enumerate(("Ann", "Bob", "Cy"), start=1)}
+        for n in range(30)
+    ]
+    (tmp_path / "feedback.json").write_text(json.dumps(rows))
+    feedback: dict[str, object] = {"path": str(tmp_path / "feedback.json")}
+    settings = tiny_settings(steps=1, sets={"people": feedback}, arms={"all": ["people"]} if by_arms else {})
+    done = fit_arms(settings)["all"] if by_arms else fit_reward(settings)
+    assert done.data_card["sources"]["people"]["undecided"] == {"tie": 30}
+    assert "Comparisons of people that make no pair: 30 tie." in sources_lines(done.data_card)
 
 
 def test_a_mixture_that_changes_nothing_is_the_same_fit_as_the_plain_union(
