@@ -12,7 +12,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from store import journal
+from store import segments
 from store.database import StoreError, first_line
 from store.records import RECORDS
 from store.tables import MESSAGES
@@ -50,7 +50,7 @@ def read_batch(folder: Path, offsets: dict[str, int], *, limit_bytes: int = BATC
     unreadable = 0
     room = limit_bytes
     is_last = True
-    for segment in journal.segments(folder):
+    for segment in segments.segments(folder):
         offset = offsets.get(segment.name, 0)
         new_bytes = segment.stat().st_size - offset
         if new_bytes <= 0:
@@ -59,7 +59,7 @@ def read_batch(folder: Path, offsets: dict[str, int], *, limit_bytes: int = BATC
             is_last = False
             break
         is_last = is_last and new_bytes <= room
-        chunk = journal.read_whole_lines(segment, offset, room)
+        chunk = segments.read_whole_lines(segment, offset, room)
         if not chunk:
             continue
         reached[segment.name] = offset + len(chunk)

@@ -1,18 +1,26 @@
 """The journal: append-only segments of JSON lines beside the database, written before anything goes on.
 
 A line is `{"t":TABLE,"r":ROW}`. Each process appends to segments of its own and holds a flock on them while they
-are open. A segment that could not take a whole write is left with its torn last line, and the next append opens
-another; readers take whole lines only. Knows no DuckDB: `store.writer` moves the lines there.
+are open. A segment that could not take a whole write is left with its torn last line, and the next write opens
+another; readers (`store.segments`) take whole lines only. Knows no DuckDB: `store.writer` moves the lines there.
+
+`append` writes before it returns, and fails on a full disk. `note` is for an event loop, which must not block: one
+thread writes what all callers of one moment have noted, and waits for room where the disk is full.
 """
 
+import asyncio
 import contextlib
+import errno
 import fcntl
 import os
+import queue
 import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -21,11 +29,18 @@ from pydantic_core import PydanticSerializationError
 from store.database import StoreError
 from store.lock import is_same_file
 from store.records import RECORDS, Record
+from store.segments import SEGMENT_SUFFIX
 
-JOURNAL_SUFFIX = ".journal"
-SEGMENT_SUFFIX = ".jsonl"
 SEGMENT_BYTES = 64 << 20
 FSYNC_SECONDS = 0.25
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors that pass when somebody makes room; EFBIG is a limit on the size of a process's files."""
+RETRY_SECONDS = 0.5
+"""Between two tries on a full disk."""
+FULL_DISK_PATIENCE_SECONDS = 5.0
+"""How long `close` waits for room."""
+BUFFERS_A_WRITE = 1_000
+"""What writev takes at once is 1,024."""
 
 _PREFIXES = {kind: f'{{"t":"{table}","r":'.encode() for table, kind in RECORDS.items()}
 _SERIALIZERS = {kind: kind.__pydantic_serializer__ for kind in RECORDS.values()}
@@ -38,8 +53,14 @@ class JournalError(StoreError):
     exit_code = 1
 
 
-def journal_folder(database: Path) -> Path:
-    return database.with_name(database.name + JOURNAL_SUFFIX)
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    """What one caller noted, until it is written."""
+
+    lines: bytes
+    records: int
+    written: "asyncio.Future[None] | None"
+    """Resolved on its own loop; null for `append`, whose caller writes it."""
 
 
 def line_of(record: Record) -> bytes:
@@ -53,80 +74,124 @@ def line_of(record: Record) -> bytes:
 
 
 class Journal:
-    """Appends records to segments of its own. Threads may share it."""
+    """Writes records to segments of its own, in the order in which they are given. Threads and loops may share it."""
 
     def __init__(self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.folder = folder
         self._segment_bytes = segment_bytes
         self._lock = threading.Lock()
+        """Of what is written: held for every write and every change of segment."""
         self._fd: int | None = None
         self._size = 0
         self._dirty = False
         self._retired: list[int] = []
         self._failure: OSError | None = None
+        self._full_at_write = False
+        self._full_at_sync = False
+        self._waiting: deque[_Waiting] = deque()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._rung = False
         self._closing = threading.Event()
+        self._closed = False
         self._open_segment()
+        self._writer = threading.Thread(target=self._write_forever, name="descant-journal", daemon=True)
         self._syncer = threading.Thread(target=self._sync_forever, name="descant-journal-fsync", daemon=True)
+        self._writer.start()
         self._syncer.start()
 
     def append(self, *records: Record) -> None:
-        """Notes the records, with one write for all of them, before it returns; on disk within a quarter second.
+        """Writes the records, and what was noted before them, before it returns; on disk within a quarter second.
 
         A kill in the middle of a long write can leave the first lines of it: what makes the others count goes last.
 
         Raises:
-            JournalError: they could not be noted, or an earlier fsync failed.
+            JournalError: they could not be written, or an earlier fsync failed.
         """
-        data = b"".join(map(line_of, records))
-        if not data:
+        if not records:
             return
+        mine = _Waiting(b"".join(map(line_of, records)), len(records), None)
         with self._lock:
-            if self._failure is not None:
-                raise self._error(self._failure) from self._failure
-            if self._closing.is_set():
-                raise JournalError(f"the journal {str(self.folder)!r} is closed")
+            self._check_open()
+            self._waiting.append(mine)
             try:
-                if self._fd is None or self._size >= self._segment_bytes:
-                    self._open_segment()
-                assert self._fd is not None
-                written = os.write(self._fd, data)
+                self._write_waiting()
             except OSError as error:
-                self._retire()
+                if mine in self._waiting:
+                    self._waiting.remove(mine)
+                if error.errno not in FULL_DISK:
+                    self._fail_waiting(error)
                 raise self._error(error) from error
-            self._size += written
-            self._dirty = True
-            if written < len(data):
-                self._retire()
-                raise JournalError(
-                    f"the journal {str(self.folder)!r} took {written} of {len(data)} bytes: the disk is full; free some "
-                    "space and run the same command again"
-                )
+
+    async def note(self, *records: Record) -> None:
+        """Returns once the records stand in the journal, as after `append`; the loop goes on meanwhile.
+
+        On a full disk it waits until there is room, and `trouble` says so. Who is cancelled here has noted all the same.
+
+        Raises:
+            JournalError: they could not be written for another reason, or an earlier fsync failed.
+        """
+        if not records:
+            return
+        self._check_open()
+        written = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(b"".join(map(line_of, records)), len(records), written))
+        if not self._rung:
+            self._rung = True
+            self._bell.put(None)
+        if self._closed:  # by another thread, since we looked
+            self._fail_waiting(None)
+        await written
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps notes waiting and what to do, in one line; null while they are written."""
+        return full_disk(self.folder) if self._full_at_write or self._full_at_sync else None
 
     def sync(self) -> None:
-        """Puts what was appended so far on disk."""
+        """Puts what was written so far on disk; what finds it full is tried again by the next `sync`."""
         with self._lock:
-            retired, self._retired = self._retired, []
-            current = os.dup(self._fd) if self._dirty and self._fd is not None else None
+            due, self._retired = self._retired, []
+            if self._dirty and self._fd is not None:
+                due.append(os.dup(self._fd))
             self._dirty = False
-        try:
-            for fd in (*retired, *(() if current is None else (current,))):
+        full = []
+        for fd in due:
+            try:
                 os.fdatasync(fd)
-        except OSError as error:
-            self._failure = error
-        finally:
-            for fd in (*retired, *(() if current is None else (current,))):
-                os.close(fd)
+            except OSError as error:
+                if error.errno in FULL_DISK:
+                    full.append(fd)
+                    continue
+                self._failure = error
+            os.close(fd)
+        with self._lock:
+            self._retired += full
+            self._full_at_sync = bool(full)
 
     def close(self) -> None:
+        """Writes what was noted, and puts it on disk.
+
+        Raises:
+            JournalError: some of it could not be written, as on a disk that stays full; it says how many records.
+        """
         if self._closing.is_set():
             return
         self._closing.set()
+        self._bell.put(None)
+        self._writer.join()
         self._syncer.join()
         with self._lock:
+            self._closed = True
             self._retire()
+        lost = self._fail_waiting(None)
         self.sync()
         if self._failure is not None:
             raise self._error(self._failure) from self._failure
+        if lost:
+            raise JournalError(
+                f"{lost} records of calls in flight could not be written to the journal {str(self.folder)!r}: the disk is "
+                "full; free some space and run the same command again, which asks those calls anew"
+            )
 
     def __enter__(self) -> "Journal":
         return self
@@ -135,6 +200,77 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise self._error(self._failure) from self._failure
+        if self._closing.is_set():
+            raise JournalError(f"the journal {str(self.folder)!r} is closed")
+
+    def _write_forever(self) -> None:
+        """The writing thread: all that waits, with one write, as soon as something waits."""
+        give_up = float("inf")
+        while True:
+            closing = self._closing.is_set()
+            if closing and give_up == float("inf"):
+                give_up = time.monotonic() + FULL_DISK_PATIENCE_SECONDS
+            self._rung = False  # before what waits is taken: who comes after that rings again
+            try:
+                with self._lock:
+                    self._write_waiting()
+                self._full_at_write = False
+            except OSError as error:
+                if error.errno not in FULL_DISK:
+                    self._fail_waiting(error)
+                elif time.monotonic() >= give_up:
+                    return
+                else:
+                    self._full_at_write = True
+                    time.sleep(RETRY_SECONDS) if closing else self._closing.wait(RETRY_SECONDS)
+                    continue
+            if closing:
+                return
+            self._bell.get()
+
+    def _write_waiting(self) -> None:
+        """Writes all that waits, in its order; what an OSError keeps from being written whole, waits on."""
+        while taken := [self._waiting.popleft() for _ in range(min(len(self._waiting), BUFFERS_A_WRITE))]:
+            done = 0
+            try:
+                if self._full_at_sync:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                if self._fd is None or self._size >= self._segment_bytes:
+                    self._open_segment()
+                assert self._fd is not None
+                written = os.writev(self._fd, [waiting.lines for waiting in taken])
+                self._size += written
+                self._dirty = True
+                for waiting in taken:
+                    if len(waiting.lines) > written:
+                        break
+                    written -= len(waiting.lines)
+                    done += 1
+                if done < len(taken):
+                    if written:
+                        self._retire()  # its last line is torn
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                if error.errno not in FULL_DISK or (error.errno == errno.EFBIG and self._size):
+                    self._retire()
+                raise
+            finally:
+                self._waiting.extendleft(reversed(taken[done:]))
+                _tell(taken[:done], None)
+
+    def _fail_waiting(self, error: OSError | None) -> int:
+        """Gives up all that waits; how many records that was."""
+        given_up = []
+        with contextlib.suppress(IndexError):
+            while True:
+                given_up.append(self._waiting.popleft())
+        what = JournalError(f"the journal {str(self.folder)!r} is closed") if error is None else self._error(error)
+        _tell(given_up, what)
+        return sum(waiting.records for waiting in given_up)
 
     def _open_segment(self) -> None:
         self._retire()
@@ -173,64 +309,30 @@ class Journal:
         )
 
 
-def segments(folder: Path) -> list[Path]:
-    """The segments, oldest first."""
-    try:
-        return sorted(path for path in folder.iterdir() if path.name.endswith(SEGMENT_SUFFIX))
-    except FileNotFoundError:
-        return []
+def full_disk(place: Path) -> str:
+    """What a full disk means for a campaign, for people."""
+    return f"the disk that holds {str(place)!r} is full: the campaign waits, and goes on by itself when there is room"
 
 
-def read_whole_lines(segment: Path, offset: int, limit_bytes: int) -> bytes:
-    """The whole lines from an offset on: about `limit_bytes` of them, but at least one if there is one."""
-    parts = []
-    with segment.open("rb") as handle:
-        handle.seek(offset)
-        while part := handle.read(limit_bytes):
-            end = part.rfind(b"\n")
-            if end >= 0:
-                parts.append(part[: end + 1])
-                break
-            parts.append(part)
+def _tell(noted: Iterable[_Waiting], error: JournalError | None) -> None:
+    """Wakes who waits, with one call a loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = defaultdict(list)
+    for waiting in noted:
+        if waiting.written is not None:
+            by_loop[waiting.written.get_loop()].append(waiting.written)
+    for loop, futures in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # the loop is over, and nobody waits
+            loop.call_soon_threadsafe(_resolve, futures, error)
+
+
+def _resolve(futures: Sequence["asyncio.Future[None]"], error: JournalError | None) -> None:
+    for future in futures:
+        if future.done():  # its task was cancelled
+            continue
+        if error is None:
+            future.set_result(None)
         else:
-            return b""  # what is left is a torn line, or one that is being written
-    return b"".join(parts)
-
-
-def torn_bytes(segment: Path, offset: int) -> int:
-    """How much stands after the last whole line, once everything whole was read up to `offset`."""
-    return max(0, segment.stat().st_size - offset)
-
-
-def is_abandoned(segment: Path) -> bool:
-    """Whether nobody writes it any more: its writer closed it, or died."""
-    try:
-        fd = os.open(segment, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True
-
-
-def pending_rows(database: Path, ingested: dict[str, int]) -> int:
-    """Whole lines of the journal that are not yet in the database."""
-    return sum(
-        chunk.count(b"\n")
-        for segment in segments(journal_folder(database))
-        for chunk in _chunks(segment, ingested.get(segment.name, 0))
-    )
-
-
-def _chunks(segment: Path, offset: int) -> Iterator[bytes]:
-    with contextlib.suppress(FileNotFoundError):
-        while chunk := read_whole_lines(segment, offset, 1 << 20):
-            yield chunk
-            offset += len(chunk)
+            future.set_exception(JournalError(str(error)))
 
 
 def _without_surrogates(value: object) -> object:

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from store.database import database_path, query
-from store.journal import pending_rows
 from store.lock import Lock
+from store.segments import pending_rows
 from store.transcript import neutral, print_wide
 
 ONLY_JUDGING = ("judge", "match")

@@ -16,13 +16,14 @@ from types import TracebackType
 
 import duckdb
 
-from store import journal
+from store import segments
 from store.database import StoreBusyError, StoreError, check_ours, connect, database_path, first_line, refuse_folder
 from store.ingest import IngestError, ingest, ingested_offsets, read_batch
-from store.journal import Journal, journal_folder
+from store.journal import Journal
 from store.lock import Lock
 from store.migrations import migrate
 from store.records import Record
+from store.segments import journal_folder
 
 INGEST_SECONDS = 1.0
 BUSY_SECONDS = 0.05
@@ -83,6 +84,16 @@ class Writer:
         """Notes records in the journal before it returns; others see them about a second later."""
         self._raise_failure()
         self._journal.append(*records)
+
+    async def note(self, *records: Record) -> None:
+        """As `append`, for an event loop, which goes on meanwhile; on a full disk it waits, and `trouble` says so."""
+        self._raise_failure()
+        await self._journal.note(*records)
+
+    @property
+    def trouble(self) -> str | None:
+        """What the campaign waits for, and what to do, in one line; null while all is well."""
+        return self._journal.trouble
 
     def flush(self, *, patience_seconds: float = FLUSH_PATIENCE_SECONDS) -> None:
         """Returns when everything appended so far is in DuckDB and visible to readers.
@@ -199,12 +210,12 @@ class Writer:
 
         Their rows are safe by then: each batch closes the database, which checkpoints it.
         """
-        for segment in journal.segments(self._folder):
-            if not journal.is_abandoned(segment):
+        for segment in segments.segments(self._folder):
+            if not segments.is_abandoned(segment):
                 continue
             offset = self._offsets.get(segment.name, 0)
-            if not journal.read_whole_lines(segment, offset, 1 << 16):
-                self.unreadable_lines += journal.torn_bytes(segment, offset) > 0
+            if not segments.read_whole_lines(segment, offset, 1 << 16):
+                self.unreadable_lines += segments.torn_bytes(segment, offset) > 0
                 segment.unlink(missing_ok=True)
 
 
@@ -290,7 +301,7 @@ def _open_or_build(file: Path) -> dict[str, int]:
 def _offsets_of_present_segments(connection: duckdb.DuckDBPyConnection, file: Path) -> dict[str, int]:
     """What `ingested` says, once it has forgotten segments that were removed."""
     offsets = ingested_offsets(connection)
-    present = {segment.name for segment in journal.segments(journal_folder(file))}
+    present = {segment.name for segment in segments.segments(journal_folder(file))}
     for gone in offsets.keys() - present:
         connection.execute("DELETE FROM ingested WHERE segment = ?", [gone])
     return {name: offset for name, offset in offsets.items() if name in present}

@@ -12,8 +12,8 @@ from graphs.campaign import CampaignReport, run_campaign
 from graphs.progress import Silent
 from graphs.seeds import load_seeds
 from store.database import query
-from store.journal import journal_folder
 from store.records import RECORDS
+from store.segments import journal_folder
 
 BETTER = 0.4
 

@@ -16,8 +16,9 @@ from rich.console import Console
 
 from configs.errors import DescantError
 from store.commands import COMMANDS
-from store.journal import Journal, journal_folder
+from store.journal import Journal
 from store.queries import preference_pairs
+from store.segments import journal_folder
 from store.sql import write_answer
 from store.transcript import neutral, show
 from store.writer import Writer

@@ -15,7 +15,8 @@ import pytest
 from store import writer as writer_module
 from store.database import StoreBusyError, StoreError, query
 from store.ingest import ingest, read_batch
-from store.journal import Journal, journal_folder, line_of, segments
+from store.journal import Journal, line_of
+from store.segments import journal_folder, segments
 from store.writer import Writer, write_through
 from tests.store.store_samples import call, campaign, corpus, turn
 
