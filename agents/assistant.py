@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from agents.ledger import CallSite
 from agents.llm import LanguageModel
 from agents.prompts import Prompts, defused, transcript
 from agents.protocol import DialogueSoFar, Utterance
@@ -31,7 +30,7 @@ class Assistant:
         if altered_instruction is not None:
             messages[-1] = Message(role="user", content=altered_instruction)
         purpose = "answer" if altered_instruction is None else "answer_altered"
-        site = CallSite(dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth, "assistant", purpose, ordinal)
+        site = dialogue.site("assistant", purpose, ordinal)
         reply = await self._model.complete(messages, site)
         return Utterance(
             reply.text.strip(),
@@ -57,8 +56,7 @@ class ContrastiveAssistant:
         prompt = self._prompts.render(
             "contrast", transcript=transcript(dialogue.messages), missed=[defused(text) for text in missed]
         )
-        where = (dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth)
-        site = CallSite(*where, "assistant", "contrast", len(missed))
+        site = dialogue.site("assistant", "contrast", len(missed))
         reply = await self._model.complete([Message(role="user", content=prompt)], site)
         fields = read_json(reply.text, altered_instruction=str, answer=str)
         return Utterance(

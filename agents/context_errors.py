@@ -7,7 +7,6 @@ without its history a query stands alone, system text and all left out.
 
 from collections.abc import Sequence
 
-from agents.ledger import CallSite
 from agents.llm import LanguageModel
 from agents.prompts import Prompts, defused, transcript
 from agents.protocol import DialogueSoFar, Utterance
@@ -60,7 +59,7 @@ class ContextErrors:
             role="user", content=dialogue.instruction if altered_instruction is None else altered_instruction
         )
         history = dialogue.messages[:-1] if kind == "context_misunderstanding" else ()
-        reply = await self._answerer.complete([*history, query], _site(dialogue, "assistant", PURPOSES[kind], ordinal))
+        reply = await self._answerer.complete([*history, query], dialogue.site("assistant", PURPOSES[kind], ordinal))
         return Utterance(
             reply.text.strip(),
             reply.call_id,
@@ -70,12 +69,8 @@ class ContextErrors:
 
     async def _write(self, prompt: str, dialogue: DialogueSoFar, ordinal: int, **shown: object) -> str:
         messages = [Message(role="user", content=self._prompts.render(prompt, **shown))]
-        reply = await self._writer.complete(messages, _site(dialogue, "perturbation", prompt, ordinal))
+        reply = await self._writer.complete(messages, dialogue.site("perturbation", prompt, ordinal))
         text = reply.text.strip()
         if not text:
             raise ProviderError("empty_alteration", f"the perturbation agent {self._writer.name!r} wrote nothing")
         return text
-
-
-def _site(dialogue: DialogueSoFar, agent: str, purpose: str, ordinal: int) -> CallSite:
-    return CallSite(dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth, agent, purpose, ordinal)

@@ -9,10 +9,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from agents.gate_rules import ROLE_BREAKS
-from agents.ledger import CallSite
 from agents.llm import LanguageModel
 from agents.prompts import Prompts, defused, transcript
-from agents.protocol import DialogueSoFar
+from agents.protocol import CallSite, DialogueSoFar
 from agents.providers import ProviderError
 from agents.structured import read_json, unreadable
 from configs.settings import ContextKind
@@ -211,8 +210,7 @@ class Judge:
         return await self._ask(prompt, self._site(before, "depends", self.index), _read_depends)
 
     def _site(self, dialogue: DialogueSoFar, purpose: str, ordinal: int) -> CallSite:
-        where = (dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth)
-        return CallSite(*where, "judge", self._prefix + purpose, ordinal)
+        return dialogue.site("judge", self._prefix + purpose, ordinal)
 
     async def _ask(
         self, prompt: str, site: CallSite, read: Read, *, schema: Mapping[str, Any] | None = None

@@ -5,14 +5,18 @@ campaign. It knows nothing of providers, dialogues or DuckDB.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import InitVar, dataclass, field
 
+from agents.budget import Budget, Held, Spending
+from agents.protocol import CallSite
 from configs.errors import DescantError
 from configs.settings import BudgetSettings
 from store.records import Call, Record
+
+Note = Callable[..., Awaitable[None]]
+"""Appends records to the journal; done when they are written."""
 
 
 class CampaignStopping(DescantError):
@@ -21,42 +25,22 @@ class CampaignStopping(DescantError):
     exit_code = 1
 
 
-class CallSite(NamedTuple):
-    """Which call of a dialogue this is; with the campaign it makes the call's id."""
-
-    campaign_id: str
-    dialogue_id: str
-    depth: int
-    agent: str
-    purpose: str
-    ordinal: int = 0
+class NotRecordedError(DescantError):
+    """Raised here: a replay asks for a call that the journal does not have."""
 
 
-@dataclass
-class Spending:
-    """What calls have cost so far, in this run and before it."""
-
-    calls: int = 0
-    """Requests sent, retries included."""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_usd: float = 0.0
-    unpriced_calls: int = 0
-    """Calls whose price is unknown; `cost_usd` is a lower bound when there are any."""
-
-    @property
-    def tokens(self) -> int:
-        return self.prompt_tokens + self.completion_tokens
+async def forget(*_: Record) -> None:
+    """A journal for calls that belong to no corpus."""
 
 
 @dataclass
 class Ledger:
     """Recalls, reserves and notes calls."""
 
-    note: Callable[..., None]
-    """Appends records to the journal and returns once they are written."""
-    budget: BudgetSettings = field(default_factory=BudgetSettings)
+    note: Note
+    caps: InitVar[BudgetSettings | None] = None
     spent: Spending = field(default_factory=Spending)
+    spent_by_role: InitVar[Mapping[str, Spending] | None] = None
     sent: int = 0
     """Requests sent in this run, retries included."""
     reused: int = 0
@@ -65,50 +49,68 @@ class Ledger:
     """When each endpoint last answered, on the monotonic clock."""
     stop_reason: str | None = None
     """Once set, no further call starts."""
+    replaying: bool = False
+    """Answers come from the journal alone; a call that failed fails again."""
     noted: set[str] = field(default_factory=set)
     """Ids of records that an earlier run noted, or this one, and that must keep their first place in the journal."""
     _known: dict[str, dict[str, Call]] = field(default_factory=dict)
     """Calls of earlier runs that were not met again yet, by dialogue and call."""
-    _attempts: dict[str, int] = field(default_factory=dict)
-    _reserved_tokens: int = 0
-    _reserved_usd: float = 0.0
-    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _earlier: dict[str, Call] = field(default_factory=dict)
+    """Calls that were sent in vain by an earlier run, and are being sent again."""
+
+    def __post_init__(self, caps: BudgetSettings | None, spent_by_role: Mapping[str, Spending] | None) -> None:
+        self.budget = Budget(caps or BudgetSettings(), self.spent, spent_by_role or {})
+        self._stopping = asyncio.Event()
+        self._let_in = asyncio.Event()
+        self._let_in.set()
 
     def remember(self, calls: Iterable[Call]) -> None:
         """Take in the calls of unfinished dialogues from an earlier run."""
         for call in calls:
             self._known.setdefault(call.dialogue_id, {})[call.call_id] = call
 
-    def note_once(self, identity: str, record: Record) -> None:
+    async def note_once(self, identity: str, record: Record) -> None:
         """Note a record, unless one of this id is there: a campaign that goes on leaves it where it stood."""
         if identity not in self.noted:
             self.noted.add(identity)
-            self.note(record)
+            await self.note(record)
 
-    def recall(self, site: CallSite, call_id: str, request_hash: str) -> Call | None:
-        """The finished call with this id and request, if an earlier run paid for it.
+    async def recall(self, site: CallSite, call_id: str, request_hash: str) -> Call | None:
+        """The call with this id and request that an earlier run paid for; one that failed only while replaying.
 
         At the first request that differs from the recorded one, what the dialogue had recorded from there
         on is noted as `superseded`: it belongs to a conversation that will not be had again.
+
+        Raises:
+            NotRecordedError: this is a replay, and there is none.
         """
         known = self._known.get(site.dialogue_id)
-        if known is None or call_id not in known:
+        call = known.pop(call_id, None) if known else None
+        if self.replaying:
+            if call is None or call.request_hash != request_hash or call.status not in ("done", "failed"):
+                what = "is not in the journal" if call is None else "was another request, or has no answer"
+                raise NotRecordedError(
+                    f"call {call_id} ({site.agent}, {site.purpose}, turn {site.depth} of {site.dialogue_id}) {what}: its "
+                    "dialogue cannot be rebuilt"
+                )
+            self.reused += 1
+            return call
+        if known is None or call is None:
             return None
-        call = known.pop(call_id)
         if call.request_hash != request_hash:
             dropped = [call, *known.values()]
-            self.note(*(old.model_copy(update={"status": "superseded"}) for old in dropped))
             del self._known[site.dialogue_id]
+            await self.note(*(old.model_copy(update={"status": "superseded"}) for old in dropped))
             return None
         if call.status != "done":  # started or failed: it is sent again, and its attempts count on
-            self._attempts[call_id] = call.attempts
+            self._earlier[call_id] = call
             return None
         self.reused += 1
         return call
 
-    def earlier_attempts(self, call_id: str) -> int:
-        """Requests that an earlier run sent for this call without getting an answer."""
-        return self._attempts.pop(call_id, 0)
+    def earlier(self, call_id: str) -> Call | None:
+        """The call as an earlier run left it, which had no answer."""
+        return self._earlier.pop(call_id, None)
 
     def forget(self, dialogue_id: str) -> None:
         """Free what was remembered of a dialogue that has ended."""
@@ -118,6 +120,20 @@ class Ledger:
         """Let no further call start; those in flight end and are noted."""
         self.stop_reason = self.stop_reason or reason
         self._stopping.set()
+        self._let_in.set()
+        self.budget.wake()
+
+    @property
+    def is_held(self) -> bool:
+        return not self._let_in.is_set()
+
+    def hold(self) -> None:
+        """Let calls wait at the door until `go_on`; those in flight end and are noted."""
+        if self.stop_reason is None:
+            self._let_in.clear()
+
+    def go_on(self) -> None:
+        self._let_in.set()
 
     async def pause(self, seconds: float) -> None:
         """Wait before a retry, or until the campaign stops."""
@@ -128,37 +144,39 @@ class Ledger:
         if self.stop_reason is not None:
             raise CampaignStopping(self.stop_reason)
 
-    def reserve(self, tokens: int, usd: float | None) -> None:
-        """Count one request against the budget before it is sent.
+    async def at_the_door(self) -> None:
+        """Wait while the campaign is held.
+
+        Raises:
+            CampaignStopping: it stops.
+        """
+        if not self._let_in.is_set():
+            await self._let_in.wait()
+        self.check_open()
+
+    async def reserve(self, held: Held) -> None:
+        """Count one request against the budget before it is sent; where others in flight may give back enough, wait for them.
 
         Raises:
             CampaignStopping: the request could go over a cap. The campaign stops with it.
         """
         self.check_open()
-        caps = self.budget
-        if caps.calls is not None and self.spent.calls + 1 > caps.calls:
-            self.stop(f"the budget of {caps.calls} calls is spent: raise budget.calls and run the same command again")
-        if caps.tokens is not None and self.spent.tokens + self._reserved_tokens + tokens > caps.tokens:
-            self.stop(
-                f"the budget of {caps.tokens} tokens is spent: raise budget.tokens and run the same command again"
-            )
-        if caps.usd is not None and usd is not None and self.spent.cost_usd + self._reserved_usd + usd > caps.usd:
-            self.stop(f"the budget of ${caps.usd} is spent: raise budget.usd and run the same command again")
-        self.check_open()
-        self.spent.calls += 1
+        if (reason := await self.budget.hold(held, self.check_open)) is not None:
+            self.stop(reason)
+            self.check_open()
         self.sent += 1
-        self._reserved_tokens += tokens
-        self._reserved_usd += usd or 0.0
 
-    def release(self, tokens: int, usd: float | None) -> None:
-        """The request has come back, one way or another."""
-        self._reserved_tokens -= tokens
-        self._reserved_usd -= usd or 0.0
+    def release(self, held: Held, *, lost_tokens: int = 0, lost_usd: float = 0.0) -> None:
+        """The request has come back, one way or another; what is lost may have been paid for, and brought no answer."""
+        self.budget.give_back(held, lost_tokens=lost_tokens, lost_usd=lost_usd)
 
-    def settle(self, call: Call) -> None:
+    async def settle(self, call: Call) -> None:
         """Note a call that ended, and add what it used."""
-        self.spent.prompt_tokens += call.prompt_tokens or 0
-        self.spent.completion_tokens += call.completion_tokens or 0
-        self.spent.cost_usd += call.cost_usd or 0.0
-        self.spent.unpriced_calls += call.cost_usd is None and call.status == "done"
-        self.note(call)
+        if call.status == "done":
+            self.budget.add(
+                call.agent,
+                prompt_tokens=call.prompt_tokens or 0,
+                completion_tokens=call.completion_tokens or 0,
+                usd=call.cost_usd,
+            )
+        await self.note(call)

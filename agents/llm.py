@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from agents.ledger import CallSite, Ledger
+from agents.budget import Held, most_tokens
+from agents.ledger import Ledger
+from agents.protocol import CallSite
 from agents.providers import (
     ProviderError,
     classified,
@@ -33,10 +35,6 @@ from store.records import Call, Message
 
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 60.0
-CHARACTERS_A_TOKEN = 3.0
-"""For reservations against a budget only: low, so that a reservation is rather too large."""
-TEMPLATE_TOKENS = 8
-"""What a chat template adds to a short request, for the same reservations."""
 TIMEOUT_SLACK = 1.1
 """Our own limit stands behind LiteLLM's, for transports on which that one restarts with every byte."""
 
@@ -79,7 +77,7 @@ class LanguageModel:
     @cached_property
     def _price(self) -> float | None:
         """Null without a dollar budget, which alone needs it."""
-        return None if self._ledger.budget.usd is None else price_per_token(self.settings)
+        return price_per_token(self.settings) if self._ledger.budget.caps.needs_prices else None
 
     async def complete(
         self, messages: Sequence[Message], site: CallSite, *, schema: Mapping[str, Any] | None = None
@@ -103,11 +101,14 @@ class LanguageModel:
                 "json_schema": {"name": site.purpose.rsplit("/")[-1], "schema": dict(schema), "strict": True},
             }
         request_hash = content_hash(settings.model, sent, parameters)
-        known = self._ledger.recall(site, call_id, request_hash)
+        known = await self._ledger.recall(site, call_id, request_hash)
         if known is not None:
+            if known.status == "failed":
+                raise ProviderError(known.finish_reason or "failed", (known.error or "").partition(": ")[2])
             return Reply(known.response or "", call_id, known.finish_reason, known.completion_tokens)
 
-        self._ledger.check_open()
+        await self._ledger.at_the_door()
+        earlier = self._ledger.earlier(call_id)
         call = Call(
             call_id=call_id,
             request_hash=request_hash,
@@ -120,7 +121,9 @@ class LanguageModel:
             messages=None,
             parameters=parameters,
             status="started",
-            attempts=self._ledger.earlier_attempts(call_id),
+            attempts=0 if earlier is None else earlier.attempts,
+            lost_tokens=0 if earlier is None else earlier.lost_tokens,
+            lost_usd=0.0 if earlier is None else earlier.lost_usd,
             created_at=datetime.now(UTC),
         )
         started = time.monotonic()
@@ -133,7 +136,7 @@ class LanguageModel:
                 "error": f"{error.kind}: {error}",
                 "attempts": error.attempts,
             }
-            self._ledger.settle(call.model_copy(update={"messages": sent, **outcome}))
+            await self._ledger.settle(call.model_copy(update={"messages": sent, **outcome}))
             raise
         outcome = {
             "status": "done",
@@ -145,7 +148,7 @@ class LanguageModel:
             "latency_ms": round((time.monotonic() - started) * 1000, 2),
             "attempts": requests,
         }
-        self._ledger.settle(call.model_copy(update={"messages": sent, **outcome}))
+        await self._ledger.settle(call.model_copy(update={"messages": sent, **outcome}))
         return Reply(answer.text, call_id, answer.finish_reason, answer.completion_tokens)
 
     async def _with_retries(self, call: Call, sent: Sequence[Message]) -> tuple[Answer, int]:
@@ -155,8 +158,10 @@ class LanguageModel:
         endpoint since the first failure: it is gone, and every dialogue would fail. Otherwise it is bad luck
         of this call.
         """
-        tokens = reserved_tokens(sent, int(call.parameters["max_tokens"]))
+        tokens = most_tokens(sent, int(call.parameters["max_tokens"]))
         usd = None if self._price is None else tokens * self._price
+        held = Held(call.agent, tokens, usd)
+        lost_tokens, lost_usd = call.lost_tokens or 0, call.lost_usd or 0.0
         endpoint = self.settings.api_base or self.settings.model
         requests = call.attempts
         first_failure = float("inf")
@@ -170,16 +175,17 @@ class LanguageModel:
         try:
             async for attempt in retrying:
                 with attempt:
-                    self._ledger.reserve(tokens, usd)
+                    await self._ledger.reserve(held)
                     requests += 1
-                    self._ledger.note(call.model_copy(update={"attempts": requests}))
+                    out = {"lost_tokens": lost_tokens + tokens, "lost_usd": lost_usd + (usd or 0.0)}
+                    await self._ledger.note(call.model_copy(update={"attempts": requests, **out}))
                     try:
                         answer = await self._send(sent, call.parameters)
                     except ProviderError:
                         first_failure = min(first_failure, time.monotonic())
                         raise
                     finally:
-                        self._ledger.release(tokens, usd)
+                        self._ledger.release(held)
                     self._ledger.heard_from[endpoint] = time.monotonic()
                     return answer, requests
         except ProviderError as error:
@@ -241,12 +247,6 @@ class LanguageModel:
             completion_tokens=getattr(usage, "completion_tokens", None),
             cost_usd=hidden.get("response_cost"),
         )
-
-
-def reserved_tokens(sent: Sequence[Message], max_tokens: int) -> int:
-    """A generous guess at what a request will use."""
-    prompt = sum(len(message.content) for message in sent) / CHARACTERS_A_TOKEN
-    return int(prompt) + TEMPLATE_TOKENS + max_tokens
 
 
 def fold_system(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from agents.ledger import CallSite
 from agents.llm import LanguageModel
 from agents.prompts import Prompts, defused, transcript
 from agents.protocol import DialogueSoFar, Utterance
@@ -36,8 +35,7 @@ class PerturbationAgent:
             instruction=defused(dialogue.instruction),
             missed=[defused(text) for text in missed],
         )
-        where = (dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth)
-        site = CallSite(*where, "perturbation", "alter", len(missed))
+        site = dialogue.site("perturbation", "alter", len(missed))
         reply = await self._model.complete([Message(role="user", content=prompt)], site)
         text = reply.text.strip()
         if not text:

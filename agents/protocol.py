@@ -9,6 +9,19 @@ from typing import NamedTuple, Protocol
 from store.records import Message
 
 
+class CallSite(NamedTuple):
+    """Which call of a dialogue this is; all but `turns_left` make the call's id."""
+
+    campaign_id: str
+    dialogue_id: str
+    depth: int
+    agent: str
+    purpose: str
+    ordinal: int = 0
+    turns_left: int = 0
+    """Assistant answers still to come: where calls have to wait, those of nearly finished dialogues go first."""
+
+
 class Refused(NamedTuple):
     """A query that a gate did not let pass, and why."""
 
@@ -38,6 +51,10 @@ class DialogueSoFar(NamedTuple):
     def instruction(self) -> str:
         """The user turn that waits for an answer."""
         return self.messages[-1].content
+
+    def site(self, agent: str, purpose: str, ordinal: int = 0) -> CallSite:
+        """The call that an agent makes here. `ordinal` tells apart several of one purpose."""
+        return CallSite(self.campaign_id, self.dialogue_id, self.depth, agent, purpose, ordinal, self.turns_left)
 
 
 class Utterance(NamedTuple):

@@ -45,6 +45,8 @@ class ProviderError(DescantError):
         self.retry_after = retry_after
         self.attempts = 0
         """Requests sent before giving up."""
+        self.paid_tokens: int | None = 0
+        """Tokens that the failed request was paid for all the same; null: nobody knows."""
 
     def made_fatal(self, advice: str) -> "ProviderError":
         """The same failure, which stops the campaign."""

@@ -8,7 +8,6 @@ and for a poor answer apart: neither sees another. Whether an answer can stand i
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from agents.ledger import CallSite
 from agents.llm import LanguageModel
 from agents.prompts import Prompts, defused, transcript
 from agents.protocol import DialogueSoFar, Refused, Utterance
@@ -73,10 +72,9 @@ class SecondAnswerWriter:
             most=None if most is None else min(most, len(aspects)),
             refused=[(reason, defused(text)) for reason, text in refused],
         )
-        where = (dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth)
         reply = await self._model.complete(
             [Message(role="user", content=prompt)],
-            CallSite(*where, "perturbation", "boost", ordinal),
+            dialogue.site("perturbation", "boost", ordinal),
             schema=_schema(aspects, most, None if longest is None else int(longest * max(len(first), 40))),
         )
         cut_off = reply.finish_reason == "length"
@@ -105,9 +103,8 @@ class SteeredAssistant:
         prompt = self._prompts.render(
             "steer", transcript=transcript(dialogue.messages), direction=direction, aspects=dict(aspects)
         )
-        where = (dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth)
         reply = await self._model.complete(
-            [Message(role="user", content=prompt)], CallSite(*where, "assistant", f"steer_{direction}", ordinal)
+            [Message(role="user", content=prompt)], dialogue.site("assistant", f"steer_{direction}", ordinal)
         )
         return Utterance(
             reply.text.strip(),

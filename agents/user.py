@@ -1,6 +1,5 @@
 """The user simulators: they read the dialogue and write what the person would say next."""
 
-from agents.ledger import CallSite
 from agents.llm import LanguageModel, Reply
 from agents.prompts import Prompts, defused, transcript
 from agents.protocol import Agent, DialogueSoFar, Utterance
@@ -32,7 +31,7 @@ class UserSimulator:
         if dialogue.refused:
             purpose, shown["caught"] = "ask_again", [(reason, defused(text)) for reason, text in dialogue.refused]
         prompt = self._prompts.render(purpose, **shown)
-        site = CallSite(*_place(dialogue), "user", purpose, len(dialogue.refused))
+        site = dialogue.site("user", purpose, len(dialogue.refused))
         reply = await self._model.complete([Message(role="user", content=prompt)], site)
         return _utterance(reply, self._model.name, gated=self._gated)
 
@@ -51,13 +50,9 @@ class TrainedUserSimulator:
         self._gated = gated
 
     async def respond(self, dialogue: DialogueSoFar) -> Utterance:
-        site = CallSite(*_place(dialogue), "user", "ask", len(dialogue.refused))
+        site = dialogue.site("user", "ask", len(dialogue.refused))
         reply = await self._model.complete(dialogue.messages, site)
         return _utterance(reply, self._model.name, gated=self._gated)
-
-
-def _place(dialogue: DialogueSoFar) -> tuple[str, str, int]:
-    return dialogue.campaign_id, dialogue.dialogue_id, dialogue.depth
 
 
 def _utterance(reply: Reply, model: str, *, gated: bool) -> Utterance:

@@ -23,8 +23,9 @@ LOOKS_LIKE_A_KEY = re.compile(
 )
 """With a digit, as keys have them: `hf_hub_download_file` and `pk_customer_orders` are words of ordinary answers."""
 Role = Literal["user", "assistant", "perturbation", "judge"]
+Transport = Literal["auto", "direct", "litellm"]
 KEY_FIELDS = ("api_key", "headers")
-ENDPOINT_FIELDS = ("model", "checkpoint", "api_base", *KEY_FIELDS, "params")
+ENDPOINT_FIELDS = ("model", "checkpoint", "api_base", *KEY_FIELDS, "params", "transport", "rpm", "tpm")
 
 
 class Endpoint(NamedTuple):
@@ -44,8 +45,8 @@ class Endpoint(NamedTuple):
 class RoleSettings(Settings):
     """One role's model. Null falls back on `models.default`.
 
-    A role that names its own `model` or `checkpoint` inherits neither of the two, nor `api_base`, `api_key`, `headers`
-    and `params`: they belong to the endpoint, and a key must not travel to another one. Nor does one that names only its
+    A role that names its own `model` or `checkpoint` inherits neither of the two, nor `api_base`, `api_key`, `headers`,
+    `params`, `transport`, `rpm` and `tpm`: they belong to the endpoint, and a key must not travel to another one. Nor does one that names only its
     own `api_base` inherit `api_key` and `headers`.
     """
 
@@ -75,6 +76,12 @@ class RoleSettings(Settings):
     """Send the schema of the JSON object that some prompts ask for (`boost`, and the judges' comparisons), for providers that hold their models to it; false asks in words alone (our default, which every provider takes)."""
     params: dict[str, Any] | None = None
     """Anything else LiteLLM takes."""
+    transport: Transport | None = None
+    """How requests travel. `direct`: posted to an OpenAI-compatible endpoint (`hosted_vllm/...`, or `openai/...` with an api_base) on connections of our own, at a tenth of LiteLLM's work. `litellm`: through LiteLLM, to any provider. `auto`: directly where that is the same, else through LiteLLM (our default)."""
+    rpm: Annotated[float, Field(gt=0.0)] | None = None
+    """Requests a minute that the endpoint takes, retries included; null leaves it to the limiter, which learns from its 429s. Roles that share an endpoint share the lowest."""
+    tpm: Annotated[float, Field(gt=0.0)] | None = None
+    """Tokens a minute that the endpoint takes, prompt and completion together; null as for `rpm`."""
 
     @field_validator("api_key")
     @classmethod
@@ -158,6 +165,9 @@ class ModelSettings(Settings):
     system_role: Literal["fold", "native"] = "fold"
     json_schema: bool = False
     params: dict[str, Any] = Field(default={})
+    transport: Transport = "auto"
+    rpm: float | None = None
+    tpm: float | None = None
 
     def sampling(self) -> dict[str, Any]:
         """What changes the text that comes back: part of a campaign's identity; endpoint and patience are not."""

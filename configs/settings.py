@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from configs.base import Settings
-from configs.model_settings import ModelsSettings
+from configs.model_settings import ModelsSettings, Role
 from configs.pairing_settings import METHODS, BoostSettings, PairingSettings
 
 ContextKind = Literal["context_neglect", "context_hallucination", "context_misunderstanding"]
@@ -204,8 +204,8 @@ class PerturbSettings(Settings):
         return self
 
 
-class BudgetSettings(Settings):
-    """Hard caps of a campaign; null is no cap."""
+class CapSettings(Settings):
+    """Hard caps; null is no cap."""
 
     usd: Annotated[float, Field(gt=0.0)] | None = None
     """Dollars, by LiteLLM\'s prices."""
@@ -213,6 +213,22 @@ class BudgetSettings(Settings):
     """Prompt and completion together."""
     calls: Annotated[int, Field(strict=True, gt=0)] | None = None
     """Requests sent, retries included."""
+
+    @property
+    def caps_anything(self) -> bool:
+        return not (self.usd is None and self.tokens is None and self.calls is None)
+
+
+class BudgetSettings(CapSettings):
+    """Hard caps of a campaign, and of its roles."""
+
+    roles: dict[Role, CapSettings] = Field(default={})
+    """Caps of single roles, beside those of the campaign: `{judge: {usd: 2.0}}`. All judges are one role."""
+
+    @property
+    def needs_prices(self) -> bool:
+        """Whether dollars are capped anywhere."""
+        return any(caps.usd is not None for caps in (self, *self.roles.values()))
 
 
 class ScorerSettings(Settings):

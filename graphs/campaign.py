@@ -12,8 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agents.budget import Spending
 from agents.gate_rules import patterns
-from agents.ledger import Ledger, Spending
+from agents.ledger import Ledger
 from agents.preflight import check
 from agents.prompts import Prompts
 from configs.errors import DescantError
@@ -172,7 +173,11 @@ def run_campaign(
     campaign_id = campaign_identity(settings, prompts, scorer)
     with Writer(database) as writer:
         spent = Spending(**resume.spent(database, campaign_id, *sharing)._asdict())
-        ledger = Ledger(writer.append, settings.budget, spent)
+        by_role = {
+            role: Spending(**found._asdict())
+            for role, found in resume.spent_by_agent(database, campaign_id, *sharing).items()
+        }
+        ledger = Ledger(writer.note, settings.budget, spent, by_role)
         recipe = build_recipe(settings, campaign_id, prompts.hashes, build_cast(settings, prompts, ledger), scorer)
         if scorer and not resume.has_fit(database, scorer.fit.fit_id):
             writer.append(scorer.fit)

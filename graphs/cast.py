@@ -1,6 +1,6 @@
 """The cast: the agents that play in a campaign's graphs, built from its settings."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agents.assistant import Assistant, ContrastiveAssistant
@@ -37,7 +37,7 @@ class Cast:
     second_answers: SecondAnswerWriter
     steered_assistant: SteeredAssistant
     judges: tuple[Judge, ...]
-    note_once: Callable[[str, Record], None]
+    note_once: Callable[[str, Record], Awaitable[None]]
     """Notes a record of this id in the journal, if an earlier run did not."""
     gate: Gate | None = None
     """Between the user and the dialogue; null lets everything pass."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.judge import Judge
-from agents.ledger import Ledger
+from agents.ledger import Ledger, forget
 from agents.llm import LanguageModel
 from agents.preflight import check
 from agents.prompts import CONTEXT_VARIABLES, Prompts
@@ -150,7 +150,7 @@ async def _ask(labelled: Sequence[Labelled], settings: JudgeSettings) -> list[st
     """The first judge's verdict on each turn, in order."""
     chosen = settings.models.resolved()[0]
     check([chosen], priced=settings.budget.usd is not None)
-    ledger = Ledger(lambda *_: None, settings.budget)
+    ledger = Ledger(forget, settings.budget)
     redact = Redactor({*chosen.headers.values(), *([chosen.api_key] if chosen.api_key else [])})
     judge = Judge(
         LanguageModel(chosen, ledger, redact),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from agents.gate import Gate
-from agents.ledger import Ledger
+from agents.ledger import Ledger, forget
 from agents.prompts import GATE_VARIABLES, VARIABLES, Prompts
 from configs.pairing_settings import BoostSettings, PairingSettings
 from configs.settings import CampaignSettings, CapoSettings, GateSettings, PerturbSettings
@@ -29,7 +29,7 @@ def page() -> str:
 def _graphs() -> Mapping[str, Any]:
     settings = CampaignSettings()
     prompts = Prompts(variables=VARIABLES | GATE_VARIABLES)
-    cast: Cast = build_cast(settings, prompts, Ledger(lambda *_: None))
+    cast: Cast = build_cast(settings, prompts, Ledger(forget))
     perturb = PerturbSettings(verify=True)
     pairing = PairingSettings(boost=BoostSettings(verify=True))
     return {

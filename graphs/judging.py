@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from agents.budget import Spending
 from agents.judge import Judge, Opinion, Presentation, names_apart
-from agents.ledger import Ledger, Spending
+from agents.ledger import Ledger
 from agents.llm import LanguageModel
 from agents.preflight import check
 from agents.prompts import JUDGING_VARIABLES, Prompts
@@ -171,9 +172,14 @@ def run_judging(
                 f"the set {settings.name!r} was made with other judges, another rubric or other prompts: "
                 "choose another name for this one with --set name=NAME"
             )
-        ledger = Ledger(writer.append, settings.budget)
+        spent = Spending()
         if so_far.created_at is not None or sharing:
-            ledger.spent = Spending(**resume.spent(database, campaign_id, *sharing)._asdict())
+            spent = Spending(**resume.spent(database, campaign_id, *sharing)._asdict())
+        by_role = {
+            role: Spending(**found._asdict())
+            for role, found in resume.spent_by_agent(database, campaign_id, *sharing).items()
+        }
+        ledger = Ledger(writer.note, settings.budget, spent, by_role)
         if so_far.created_at is not None:
             ledger.remember(stored.unsettled_calls(database, campaign_id, settings.name))
         run = _JudgingRun(

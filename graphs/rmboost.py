@@ -108,7 +108,7 @@ class _Nodes:
                 aspects=drawn.aspects,
                 created_at=datetime.now(UTC),
             )
-            self.cast.note_once(identity, noted)
+            await self.cast.note_once(identity, noted)
         return Command(goto="second", update={"labels": labels})
 
     async def second(self, state: PlaceState) -> Command[Literal["second", "first", "verify", "__end__"]]:

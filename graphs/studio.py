@@ -7,14 +7,14 @@ corpus through `graphs.campaign`.
 from datetime import UTC, datetime
 from typing import Any
 
-from agents.ledger import Ledger
+from agents.ledger import Ledger, forget
 from configs.comparison import load_campaigns
 from configs.load import load
 from configs.settings import CampaignSettings
 from graphs.best_of_n import RewardModel
 from graphs.cast import build_cast, prompts_of
 from graphs.execute import build_recipe
-from store.records import Fit, Record
+from store.records import Fit
 
 
 def dialogue() -> Any:
@@ -63,9 +63,5 @@ def _graph(preset: str, scorer: RewardModel | None = None) -> Any:
 
 def _built(settings: CampaignSettings, scorer: RewardModel | None = None) -> Any:
     prompts = prompts_of(settings)
-    ledger = Ledger(_forget, settings.budget)
+    ledger = Ledger(forget, settings.budget)
     return build_recipe(settings, "camp_studio", prompts.hashes, build_cast(settings, prompts, ledger), scorer).graph
-
-
-def _forget(*records: Record) -> None:
-    """No journal: these calls are not part of a corpus."""

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from agents.budget import Spending
 from agents.judge import Judge, Presentation, settled
-from agents.ledger import CampaignStopping, Ledger, Spending
+from agents.ledger import CampaignStopping, Ledger
 from agents.preflight import check
 from agents.prompts import Prompts
 from agents.protocol import DialogueSoFar
@@ -123,7 +124,11 @@ def hold_match(
     identity = match_id(*campaigns)
     with Writer(database) as writer:
         spent = Spending(**resume.spent(database, identity, *sharing)._asdict())
-        ledger = Ledger(writer.append, settings.budget, spent)
+        by_role = {
+            role: Spending(**found._asdict())
+            for role, found in resume.spent_by_agent(database, identity, *sharing).items()
+        }
+        ledger = Ledger(writer.note, settings.budget, spent, by_role)
         judges = build_cast(judging(settings), prompts, ledger).judges
         match = _Match(settings, identity, judges, prompts, pairs, ledger, writer, progress)
         known = _known_verdicts(database, campaigns[0])

@@ -89,6 +89,12 @@ def _pair_quality(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+def _lost(connection: duckdb.DuckDBPyConnection) -> None:
+    """What requests without an answer may have cost."""
+    connection.execute("ALTER TABLE calls ADD COLUMN IF NOT EXISTS lost_tokens BIGINT")
+    connection.execute("ALTER TABLE calls ADD COLUMN IF NOT EXISTS lost_usd DOUBLE")
+
+
 MIGRATIONS: tuple[Callable[[duckdb.DuckDBPyConnection], None], ...] = (
     _tables,
     _tries_and_balance,
@@ -97,6 +103,7 @@ MIGRATIONS: tuple[Callable[[duckdb.DuckDBPyConnection], None], ...] = (
     _caught,
     _labels,
     _pair_quality,
+    _lost,
 )
 
 

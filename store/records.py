@@ -116,7 +116,8 @@ class Dialogue(Record):
     turn_ids: tuple[str, ...]
     n_turns: int
     """Assistant answers, those of the seed included."""
-    status: Literal["done", "failed"]
+    status: Literal["done", "failed", "open"]
+    """`open`: it had ended, and is to be played again."""
     termination_reason: str
     """`max_turns`, `user_ended`, what the gate caught (`repetitive`, `short`, `sensitive`), or for a failed dialogue the
     error's kind, such as `timeout` or `context_overflow`, or how the user simulator broke its role, such as `leak`."""
@@ -226,6 +227,11 @@ class Call(Record):
     attempts: int = 0
     error: str | None = None
     created_at: datetime
+    lost_tokens: int | None = 0
+    """At most so many tokens more may have been paid for: of requests that were sent and never answered, such as one that ran
+    into a time-out, and in a `started` row of the one that is out."""
+    lost_usd: float | None = 0.0
+    """The same in dollars; null when the price is unknown."""
 
 
 class Pair(Record):

@@ -1,6 +1,7 @@
 """What a campaign that goes on needs to know of its earlier runs."""
 
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -22,23 +23,37 @@ class Spent(NamedTuple):
     cost_usd: float
     unpriced_calls: int
     """Answered calls whose price is unknown; `cost_usd` is a lower bound when there are any."""
+    lost_tokens: int
+    """At most so many more, for requests that were never answered."""
+    lost_usd: float
 
 
 def spent(path: str | os.PathLike[str], *campaign_ids: str) -> Spent:
     """Of one campaign, or of several together."""
-    (row,) = query(
+    return _spent(path, campaign_ids, by_agent=False).get("", Spent(0, 0, 0, 0.0, 0, 0, 0.0))
+
+
+def spent_by_agent(path: str | os.PathLike[str], *campaign_ids: str) -> dict[str, Spent]:
+    """The same for each agent that has called."""
+    return _spent(path, campaign_ids, by_agent=True)
+
+
+def _spent(path: str | os.PathLike[str], campaign_ids: Sequence[str], *, by_agent: bool) -> dict[str, Spent]:
+    rows = query(
         path,
-        """
-        SELECT coalesce(sum(attempts), 0)::BIGINT AS calls,
+        f"""
+        SELECT {"agent" if by_agent else "''"} AS who, coalesce(sum(attempts), 0)::BIGINT AS calls,
             coalesce(sum(prompt_tokens), 0)::BIGINT AS prompt_tokens,
             coalesce(sum(completion_tokens), 0)::BIGINT AS completion_tokens,
             coalesce(sum(cost_usd), 0.0)::DOUBLE AS cost_usd,
-            count(*) FILTER (cost_usd IS NULL AND status IN ('done', 'superseded')) AS unpriced_calls
+            count(*) FILTER (cost_usd IS NULL AND status IN ('done', 'superseded')) AS unpriced_calls,
+            coalesce(sum(lost_tokens), 0)::BIGINT AS lost_tokens, coalesce(sum(lost_usd), 0.0)::DOUBLE AS lost_usd
         FROM calls WHERE list_contains($campaigns, campaign_id)
+        GROUP BY who
         """,
         {"campaigns": list(campaign_ids)},
     )
-    return Spent(**row)
+    return {row.pop("who"): Spent(**row) for row in rows}
 
 
 def failed_calls(path: str | os.PathLike[str], campaign_id: str) -> int:

@@ -108,7 +108,7 @@ TABLES = (
             ),
             Column("turn_ids", "VARCHAR[]", "The path, from the first turn to the last."),
             Column("n_turns", "INTEGER", "Assistant answers, those of the seed included."),
-            Column("status", "VARCHAR", "done or failed."),
+            Column("status", "VARCHAR", "done or failed; open: it had ended and is to be played again."),
             Column(
                 "termination_reason",
                 "VARCHAR",
@@ -220,6 +220,13 @@ TABLES = (
             Column("attempts", "INTEGER", "Tries in all."),
             Column("error", "VARCHAR", "What was said when it failed."),
             Column("created_at", "TIMESTAMP", "When it was noted, UTC."),
+            Column(
+                "lost_tokens",
+                "BIGINT",
+                "At most so many tokens more may have been paid for, by requests that were sent and never answered; 0 or null: none.",
+                later=True,
+            ),
+            Column("lost_usd", "DOUBLE", "The same in dollars.", later=True),
         ),
     ),
     Table(

@@ -1,12 +1,14 @@
 """A model that plays back replies: a LiteLLM provider `scripted/NAME`, inside the process, without a network."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from agents.ledger import CallSite, Ledger
+from agents.budget import Spending
+from agents.ledger import Ledger, Note, forget
 from agents.llm import LanguageModel
+from agents.protocol import CallSite
 from agents.providers import load_litellm
 from agents.secrets import Redactor
 from configs.model_settings import ModelSettings
@@ -62,14 +64,15 @@ def _register() -> None:
 class PatientLedger(Ledger):
     """Notes how long it was asked to wait before a retry, and does not wait."""
 
-    note: Callable[..., None] = field(default=lambda *_: None)
+    note: Note = forget
     pauses: list[float] = field(default_factory=list)
     notes: list[Call] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, caps: BudgetSettings | None, spent_by_role: Mapping[str, Spending] | None) -> None:
+        super().__post_init__(caps, spent_by_role)
         self.note = self._keep
 
-    def _keep(self, *records: Record) -> None:
+    async def _keep(self, *records: Record) -> None:
         self.notes.extend(record for record in records if isinstance(record, Call))
 
     async def pause(self, seconds: float) -> None:
@@ -84,7 +87,7 @@ def language_model(
     model: str, *, ledger: Ledger | None = None, budget: BudgetSettings | None = None, **settings: Any
 ) -> LanguageModel:
     """A role's model with a ledger of its own unless one is given."""
-    ledger = ledger or PatientLedger(budget=budget or BudgetSettings())
+    ledger = ledger or PatientLedger(caps=budget)
     role = ModelSettings(model=model, **settings)
     return LanguageModel(role, ledger, Redactor([role.api_key or "", *role.headers.values()]))
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from agents.ledger import CampaignStopping, Ledger
+from agents.budget import Held
+from agents.ledger import CampaignStopping, Ledger, forget
 from agents.llm import LanguageModel, Reply
 from agents.providers import ProviderError
 from configs.settings import BudgetSettings
@@ -97,7 +98,7 @@ async def all_at_once(model: LanguageModel, n: int) -> list[Reply | BaseExceptio
 
 @pytest.mark.parametrize("always_fails", [False, True])
 def test_the_server_never_sees_a_call_over_the_budget(always_fails: bool) -> None:
-    ledger = PatientLedger(budget=BudgetSettings(calls=7))
+    ledger = PatientLedger(caps=BudgetSettings(calls=7))
     script: Any = failure(500) if always_fails else lambda asked: failure(500) if asked.body["seed"] % 2 else "hi"
     with scripted_server(script) as server:
         model = language_model("hosted_vllm/x", ledger=ledger, api_base=server.url, attempts=3)
@@ -112,39 +113,37 @@ def test_the_server_never_sees_a_call_over_the_budget(always_fails: bool) -> Non
 
 
 def test_tokens_never_pass_the_budget() -> None:
-    """Each call uses 18 tokens, and reserves its longest answer (9) and a generous guess at its prompt."""
-    ledger = PatientLedger(budget=BudgetSettings(tokens=100))
+    """Each call uses 18 tokens and holds 94, so that the last one starts at 406 at most."""
+    ledger = PatientLedger(caps=BudgetSettings(tokens=500))
     with scripted_server("hi") as server:
         model = language_model("hosted_vllm/x", ledger=ledger, api_base=server.url, max_tokens=9)
-        asyncio.run(all_at_once(model, 3))
-        for number in range(10):
-            asyncio.run(all_at_once(model, number))
-    assert 60 < ledger.spent.tokens <= 100
+        asyncio.run(all_at_once(model, 50))
+    assert 406 < ledger.spent.tokens <= 500
     assert ledger.stop_reason is not None
     assert "raise budget.tokens" in ledger.stop_reason
 
 
 def test_dollars_never_pass_the_budget() -> None:
-    ledger = PatientLedger(budget=BudgetSettings(usd=1.0))
+    ledger = PatientLedger(caps=BudgetSettings(usd=5.0))
     prices = {"input_cost_per_token": 0.01, "output_cost_per_token": 0.01}
     with scripted_server("hi") as server:
         model = language_model("hosted_vllm/dear", ledger=ledger, api_base=server.url, max_tokens=9, params=prices)
-        asyncio.run(all_at_once(model, 10))
-    assert 0.3 < ledger.spent.cost_usd <= 1.0
+        asyncio.run(all_at_once(model, 50))
+    assert 4.06 < ledger.spent.cost_usd <= 5.0
     assert ledger.stop_reason is not None
     assert "raise budget.usd" in ledger.stop_reason
 
 
 def test_what_was_spent_before_counts() -> None:
-    ledger = Ledger(lambda *_: None, BudgetSettings(calls=3))
+    ledger = Ledger(forget, BudgetSettings(calls=3))
     ledger.spent.calls = 3
     with pytest.raises(CampaignStopping):
-        ledger.reserve(1, None)
+        asyncio.run(ledger.reserve(Held("user", 1, None)))
     assert ledger.sent == 0
 
 
 def test_the_first_reason_to_stop_stays() -> None:
-    ledger = Ledger(lambda *_: None)
+    ledger = Ledger(forget)
     ledger.check_open()
     ledger.stop("first")
     ledger.stop("second")
@@ -154,7 +153,7 @@ def test_the_first_reason_to_stop_stays() -> None:
 
 def test_a_wait_ends_when_the_campaign_stops() -> None:
     async def wait() -> float:
-        ledger = Ledger(lambda *_: None)
+        ledger = Ledger(forget)
         waiting = asyncio.create_task(ledger.pause(60.0))
         await asyncio.sleep(0)
         started = time.monotonic()

@@ -323,7 +323,7 @@ def test_what_cannot_work_is_found_before_the_first_call(
 
 
 def test_a_scripted_model_goes_the_same_way() -> None:
-    ledger = PatientLedger(budget=BudgetSettings(calls=1))
+    ledger = PatientLedger(caps=BudgetSettings(calls=1))
     with scripted_model(["one", "two"]) as model:
         assert ask(language_model(model, ledger=ledger)).text == "one"
         with pytest.raises(CampaignStopping, match="budget of 1 calls is spent"):

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from agents.ledger import CallSite
 from agents.prompts import GATE_VARIABLES, VARIABLES, Prompts
-from agents.protocol import Agent, DialogueSoFar, Refused, Utterance
+from agents.protocol import Agent, CallSite, DialogueSoFar, Refused, Utterance
 from agents.providers import ProviderError
 from agents.user import TrainedUserSimulator, UserSimulator
 from store.identity import call_id

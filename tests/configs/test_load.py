@@ -57,7 +57,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("models: {default: {modle: x/y}}", "models.default.modle: unknown key; did you mean 'model'?"),
         ("models: {judges: [{}, {temprature: 1}]}", "models.judges.1.temprature: unknown key; did you mean 'temp"),
         ("perturb: {schedule: {bernouli: 0.5}}", "bernouli: unknown key; did you mean 'bernoulli'?"),
-        ("budget: {zzz: 1}", "budget.zzz: unknown key; the keys here are calls, tokens, usd"),
+        ("budget: {zzz: 1}", "budget.zzz: unknown key; the keys here are calls, roles, tokens, usd"),
         ("turns: many", "turns: input should be a valid integer"),
         ("turns: 0", "turns: input should be greater than or equal to 1, but it is 0"),
         ("turns: {low: 3, high: 2}", "turns: low 3 is above high 2: swap them"),

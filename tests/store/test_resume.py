@@ -6,7 +6,7 @@ from pathlib import Path
 
 from store.database import query
 from store.records import Pair
-from store.resume import created_at, finished_dialogues, open_calls, pair_balance, spent
+from store.resume import Spent, created_at, finished_dialogues, open_calls, pair_balance, spent
 from tests.store.store_samples import NOW, call, campaign, corpus, one_of_each
 
 
@@ -38,7 +38,7 @@ def test_everything_that_was_sent_counts_as_spent(fill: Callable[..., Path]) -> 
     assert found.calls == 10
     assert found.cost_usd == 2 * (call().cost_usd or 0.0)
     assert found.unpriced_calls == 1
-    assert spent(db, "camp_nobody") == (0, 0, 0, 0.0, 0)
+    assert spent(db, "camp_nobody") == Spent(0, 0, 0, 0.0, 0, 0, 0.0)
 
 
 def test_a_campaign_keeps_the_time_of_its_first_start(fill: Callable[..., Path]) -> None:

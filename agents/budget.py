@@ -1,0 +1,155 @@
+"""Caps on what a campaign and its roles may spend, and what calls in flight hold of them. Knows no provider, no journal.
+
+A request is counted before it is sent, at the most that it can cost; it gives back the rest when its answer is there.
+One that was sent and never answered keeps what it held, since it may have been paid for. So no cap is ever passed.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from configs.settings import BudgetSettings, CapSettings
+from store.records import Message
+
+TOKENS_A_MESSAGE = 16
+"""At most so many does a chat template put around one message."""
+TOKENS_A_REQUEST = 64
+"""And so many around all of them, such as a default system text."""
+
+
+@dataclass
+class Spending:
+    """What calls have cost so far, in this run and before it."""
+
+    calls: int = 0
+    """Requests sent, retries included."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+    unpriced_calls: int = 0
+    """Calls whose price is unknown; `cost_usd` is a lower bound when there are any."""
+    lost_tokens: int = 0
+    """At most so many more, for requests that were never answered."""
+    lost_usd: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Held(NamedTuple):
+    """What one request can cost at most, from before it is sent until it has come back."""
+
+    role: str
+    tokens: int
+    usd: float | None
+    """Null where no dollars are capped."""
+
+
+@dataclass
+class _Account:
+    """One set of caps with what counts against them."""
+
+    name: str
+    """How its settings are called: `budget`, `budget.roles.judge`."""
+    caps: CapSettings
+    spent: Spending
+    held_tokens: int = 0
+    held_usd: float = 0.0
+
+    def lacks(self, held: Held, *, in_flight: bool) -> str | None:
+        """Which cap a request would pass; with `in_flight` as if all that is out now would come back at its highest."""
+        caps, spent = self.caps, self.spent
+        tokens = spent.tokens + spent.lost_tokens + held.tokens + (self.held_tokens if in_flight else 0)
+        usd = spent.cost_usd + spent.lost_usd + (held.usd or 0.0) + (self.held_usd if in_flight else 0.0)
+        if caps.calls is not None and spent.calls + 1 > caps.calls:
+            return self._spent("calls", f"{caps.calls} calls")
+        if caps.tokens is not None and tokens > caps.tokens:
+            return self._spent("tokens", f"{caps.tokens} tokens")
+        if caps.usd is not None and usd > caps.usd:
+            return self._spent("usd", f"${caps.usd:g}")
+        return None
+
+    def _spent(self, cap: str, amount: str) -> str:
+        of = "" if self.name == "budget" else f" of {self.name.removeprefix('budget.roles.')}"
+        return (
+            f"the budget of {amount}{of} is spent (the next call might pass it): raise {self.name}.{cap} and run the same "
+            "command again"
+        )
+
+
+@dataclass
+class Budget:
+    """The caps of a campaign and of its roles."""
+
+    caps: BudgetSettings = field(default_factory=BudgetSettings)
+    spent: Spending = field(default_factory=Spending)
+    """By the campaign, and by others that share its budget."""
+    by_role: Mapping[str, Spending] = field(default_factory=dict)
+    """The same of each role that has caps of its own."""
+
+    def __post_init__(self) -> None:
+        self._accounts = [_Account("budget", self.caps, self.spent)]
+        self._roles: dict[str, _Account] = {
+            role: _Account(f"budget.roles.{role}", caps, self.by_role.get(role, Spending()))
+            for role, caps in self.caps.roles.items()
+        }
+        self._changed = asyncio.Event()
+        self._in_flight = 0
+
+    async def hold(self, held: Held, still_open: Callable[[], None]) -> str | None:
+        """Count a request before it is sent; where it is not sent, the reason: the cap that it might pass.
+
+        As long as calls in flight could give back enough, it waits for them.
+
+        Args:
+            still_open: called after each wait; raises where the campaign has stopped meanwhile.
+        """
+        while (reason := self._lacking(held, in_flight=True)) is not None:
+            if not self._in_flight or self._lacking(held, in_flight=False) is not None:
+                return reason
+            self._changed.clear()
+            await self._changed.wait()
+            still_open()
+        self._in_flight += 1
+        for account in self._of(held.role):
+            account.spent.calls += 1
+            account.held_tokens += held.tokens
+            account.held_usd += held.usd or 0.0
+        return None
+
+    def give_back(self, held: Held, *, lost_tokens: int = 0, lost_usd: float = 0.0) -> None:
+        """The request has come back; what is lost may have been paid for, and brought no answer."""
+        self._in_flight -= 1
+        for account in self._of(held.role):
+            account.held_tokens -= held.tokens
+            account.held_usd -= held.usd or 0.0
+            account.spent.lost_tokens += lost_tokens
+            account.spent.lost_usd += lost_usd
+        self.wake()
+
+    def add(self, role: str, *, prompt_tokens: int, completion_tokens: int, usd: float | None) -> None:
+        """What an answered call has used."""
+        for account in self._of(role):
+            account.spent.prompt_tokens += prompt_tokens
+            account.spent.completion_tokens += completion_tokens
+            account.spent.cost_usd += usd or 0.0
+            account.spent.unpriced_calls += usd is None
+
+    def wake(self) -> None:
+        """Let those that wait look again."""
+        self._changed.set()
+
+    def _lacking(self, held: Held, *, in_flight: bool) -> str | None:
+        return next(filter(None, (account.lacks(held, in_flight=in_flight) for account in self._of(held.role))), None)
+
+    def _of(self, role: str) -> Iterable[_Account]:
+        own = self._roles.get(role)
+        return self._accounts if own is None else (*self._accounts, own)
+
+
+def most_tokens(sent: Sequence[Message], max_tokens: int) -> int:
+    """More tokens than any tokenizer makes of a request and its answer: no token stands for less than a byte."""
+    prompt = sum(len(message.content.encode()) for message in sent)
+    return prompt + TOKENS_A_MESSAGE * len(sent) + TOKENS_A_REQUEST + max_tokens
