@@ -126,7 +126,7 @@ def play(
 
 
 def best_way(server: LatencyServer, setting: Setting, python: str) -> list[str]:
-    """The threads and processes that sdialog is fastest with, each tried once."""
+    """The threads and processes that sdialog is fastest with, each tried once with a dialogue a thread."""
     ways: list[tuple[float, int, int]] = []
     for threads, processes in THREADS_AND_PROCESSES:
         more = ["--concurrency", str(threads), "--processes", str(processes)]
