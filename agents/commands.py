@@ -2,6 +2,8 @@
 
 import click
 
+from agents.rehearsal.faults import FAULTS, Fault
+
 ANY_FOLDER = "DIR"
 """The verb under which a command stands that serves what is no verb: `serve fits/ask`."""
 
@@ -35,19 +37,35 @@ def serve() -> None:
     default=0.0,
     show_default=True,
     type=click.FloatRange(0.0, 1.0),
-    help="Share of requests that meet a fault: 429, 500, 502, a reset, a slow or a truncated answer.",
+    help="Share of requests that meet a fault, of all kinds or of those that --fault names.",
+)
+@click.option(
+    "--fault", "kinds", multiple=True, type=click.Choice(FAULTS), help="A kind of fault; give it again for more."
 )
 @click.option("--seed", default=0, show_default=True, help="Which requests meet which fault.")
 @click.option("--api-key", metavar="env:NAME", help="Ask callers for the key that this environment variable holds.")
-@click.option("--log", type=click.Path(dir_okay=False), help="Append each request and its answer to this JSONL file.")
+@click.option(
+    "--log",
+    type=click.Path(dir_okay=False),
+    help="Append each request to this JSONL file as it arrives; what became of it goes to FILE.ends.",
+)
 def rehearsal(
-    host: str, port: int, latency: float, faults: float, seed: int, api_key: str | None, log: str | None
+    host: str,
+    port: int,
+    latency: float,
+    faults: float,
+    kinds: tuple[Fault, ...],
+    seed: int,
+    api_key: str | None,
+    log: str | None,
 ) -> None:
     """The rehearsal backend: rule-based, deterministic, free, in a closed world with known truth."""
     from agents.rehearsal.server import ServerSettings, key_from
     from agents.rehearsal.server import serve as serve_rehearsal
 
-    settings = ServerSettings(latency_ms=latency, fault_rate=faults, random_seed=seed, log=log)
+    if kinds and not faults:
+        raise click.UsageError("--fault names the kinds: say with --faults what share of the requests meets one")
+    settings = ServerSettings(latency_ms=latency, fault_rate=faults, faults=kinds or FAULTS, random_seed=seed, log=log)
     serve_rehearsal(host, port, settings, api_key=key_from(api_key))
 
 

@@ -1,7 +1,10 @@
 """The rehearsal over HTTP, as an OpenAI-compatible server with latency and faults on demand.
 
-The same request gets the same text as in process. Which request meets which fault depends on the fault seed and on
-how many requests came before, so that a retry passes. Knows nothing of campaigns; needs Starlette and uvicorn.
+The same request gets the same text as in process. Which request meets which fault depends on the fault seed and, for a
+fault that passes, on how many requests came before, so that a retry passes; for one that lasts (a refusal, a filter, an
+overflow), on what is asked, so that a retry meets it again (`agents.rehearsal.faults`). A request that is wrong gets its
+own error whatever was drawn, and a stream meets only those faults that come before its first byte. Knows nothing of
+campaigns; needs Starlette and uvicorn.
 """
 
 import asyncio
@@ -15,7 +18,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 import orjson
 import uvicorn
@@ -27,11 +30,14 @@ from starlette.routing import Route
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from agents.rehearsal.backend import MODELS, TOKEN, Completion, RehearsalError, UnknownModelError, complete
+from agents.rehearsal.faults import FAULTS, Fault, Substitute, drawn, substitute
+from agents.rehearsal.request_log import End, RequestLog, call_key
 from configs.base import Settings
 from configs.errors import DescantError
 from store.identity import chance, content_hash
 
-Fault = Literal["rate_limit", "server_error", "bad_gateway", "reset", "slow", "truncated"]
+HELD_POLL_SECONDS = 0.02
+"""How often it is looked whether a client that is kept waiting has gone."""
 
 
 class ServerError(DescantError):
@@ -45,14 +51,18 @@ class ServerSettings(Settings):
     """Waited before each answer."""
     fault_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Share of completions that meet a fault."""
-    faults: Annotated[tuple[Fault, ...], Field(min_length=1)] = get_args(Fault)
+    faults: Annotated[tuple[Fault, ...], Field(min_length=1)] = FAULTS
     """Kinds to draw from."""
+    lasting_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """Of the faults, the share that lasts, where `faults` names both sorts; each of those costs a dialogue."""
     slow_ms: Annotated[float, Field(ge=0.0)] = 2000.0
     """Added by the fault `slow`."""
+    drip_ms: Annotated[float, Field(gt=0.0)] = 100.0
+    """Between two bytes of the fault `slow_drip`."""
     random_seed: int = 0
     """Of the faults; answers do not depend on it."""
     log: str | None = None
-    """A JSONL file that gets one line a completion request: its body, its fault, its answer; never its headers."""
+    """A JSONL file that gets one line a completion request as it arrives: its body and its fault, never its headers. What became of it goes to the same name with `.ends`."""
 
 
 class Server:
@@ -62,12 +72,8 @@ class Server:
         self.settings = settings
         self.api_key = api_key
         self.n_requests = 0
-        self.log: IO[bytes] | None = None
-        if settings.log is not None:
-            try:
-                self.log = Path(settings.log).open("ab", buffering=0)  # noqa: SIM115  (open as long as the server)
-            except OSError as error:
-                raise ServerError(f"cannot write {settings.log!r}: {error.strerror}; name another file") from error
+        self.is_closing = False
+        self.log = RequestLog(Path(settings.log)) if settings.log is not None else None
         routes = [
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
             Route("/v1/models", self.models),
@@ -87,63 +93,80 @@ class Server:
     async def chat(self, request: Request) -> Response:
         raw = await request.body()  # before anything else: every arrival counts
         self.n_requests += 1
+        number, body = self.n_requests, _parsed(raw)
+        call = call_key(body["messages"], body.get("seed")) if _is_request(body) else None
+        fault = self._fault(number, call)
+        if self.log is not None:
+            self.log.arrived(number, call, fault, body)
+        response, end, content = await self._answer(request, raw, body, fault, number)
+        if self.log is not None:
+            is_gone = end == "answered" and _is_gone(request)
+            self.log.ended(number, "left" if is_gone else end, response.status_code, content)
+        return response
+
+    async def _answer(
+        self, request: Request, raw: bytes, body: Any, fault: Fault | None, number: int
+    ) -> tuple[Response, End, str | None]:
+        """What is sent, what it counts as, and the answer's text where there is one."""
         if not self._admits(request):
-            return _error(401, "the key is missing or wrong", "invalid_api_key")
-        fault = self._fault(self.n_requests)
+            return _error(401, "the key is missing or wrong", "invalid_api_key"), "error", None
         delay_ms = self.settings.latency_ms + (self.settings.slow_ms if fault == "slow" else 0.0)
         if delay_ms:
             await asyncio.sleep(delay_ms / 1000.0)
-        try:
-            body = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            return self._logged(
-                None, fault, None, _error(400, f"the body is not JSON: {error}", "invalid_request_error")
-            )
-        if not isinstance(body, dict) or not isinstance(body.get("model"), str) or not _is_list(body.get("messages")):
-            refused = _error(
-                400, "the body needs `model` (text) and `messages` (a list of objects)", "invalid_request_error"
-            )
-            return self._logged(body, fault, None, refused)
+        if not _is_request(body):
+            return _error(400, _what_is_wrong(raw), "invalid_request_error"), "error", None
         try:
             done = complete(body["model"], body["messages"], body)
         except UnknownModelError as error:
-            return self._logged(body, fault, None, _error(404, str(error), "model_not_found"))
+            return _error(404, str(error), "model_not_found"), "error", None
         except RehearsalError as error:
-            return self._logged(body, fault, None, _error(400, str(error), "invalid_request_error"))
-        return self._logged(body, fault, done, self._respond(request, body, done, fault))
-
-    def _respond(self, request: Request, body: Mapping[str, Any], done: Completion, fault: Fault | None) -> Response:
-        match fault:
-            case "rate_limit":
-                return _error(429, "a rehearsed rate limit", "rate_limit_exceeded", {"Retry-After": "1"})
-            case "server_error":
-                return _error(500, "a rehearsed failure", "server_error")
-            case "bad_gateway":
-                return Response("<html><body>502 Bad Gateway</body></html>", 502, media_type="text/html")
-            case "reset":
-                _reset(request)
-                return Response(status_code=500)  # nobody is there to read it
+            return _error(400, str(error), "invalid_request_error"), "error", None
         identity = "chatcmpl-" + content_hash(body)
+        whole = _whole(done, identity)
+        broken = await self._break(request, body, whole, done, fault, number) if fault is not None else None
+        if broken is not None:
+            return broken, "fault", None
         if body.get("stream"):
             include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-            return StreamingResponse(_events(done, identity, include_usage), media_type="text/event-stream")
-        whole = orjson.dumps(
-            {
-                "id": identity,
-                "object": "chat.completion",
-                "created": int(time.time()),
-                "model": done.model,
-                "choices": [
-                    {
-                        "index": 0,
-                        "message": {"role": "assistant", "content": done.content},
-                        "finish_reason": done.finish_reason,
-                    }
-                ],
-                "usage": _usage(done),
-            }
-        )
-        return Response(whole[: len(whole) // 2] if fault == "truncated" else whole, media_type="application/json")
+            events = _events(done, identity, include_usage)
+            return StreamingResponse(events, media_type="text/event-stream"), "answered", done.content
+        return _json(whole), "answered", done.content
+
+    async def _break(
+        self,
+        request: Request,
+        body: Mapping[str, Any],
+        whole: Mapping[str, Any],
+        done: Completion,
+        fault: Fault,
+        number: int,
+    ) -> Response | None:
+        """What a fault sends, or null where the answer goes out all the same."""
+        match fault:
+            case "timeout":
+                await self._hold(request)
+                return Response(status_code=503)  # nobody is there to read it, unless the server stops
+            case "slow_drip":
+                return StreamingResponse(self._drip(request), media_type="application/json")
+            case "reset" | "hang_up":
+                _cut(request, reset=fault == "reset")
+                return Response(status_code=500)  # nobody is there to read it
+        random = chance("wording of a fault", self.settings.random_seed, number)
+        given = substitute(fault, whole, body, random, prompt_tokens=done.prompt_tokens)
+        if given is None or (body.get("stream") and given.status == 200):
+            return None
+        return _response(given)
+
+    async def _hold(self, request: Request) -> None:
+        """Until the client gives up."""
+        while not (_is_gone(request) or self.is_closing):  # noqa: ASYNC110 - transports tell no event
+            await asyncio.sleep(HELD_POLL_SECONDS)
+
+    async def _drip(self, request: Request) -> AsyncIterator[bytes]:
+        """White space without end, which a JSON document may begin with, and by which proxies keep connections open."""
+        while not (_is_gone(request) or self.is_closing):
+            yield b" "
+            await asyncio.sleep(self.settings.drip_ms / 1000.0)
 
     def _admits(self, request: Request) -> bool:
         if self.api_key is None:
@@ -151,23 +174,36 @@ class Server:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         return hmac.compare_digest(given.encode(), self.api_key.encode())
 
-    def _fault(self, number: int) -> Fault | None:
-        if self.settings.fault_rate == 0.0:
+    def _fault(self, number: int, call: str | None) -> Fault | None:
+        settings = self.settings
+        if settings.fault_rate == 0.0:
             return None
-        random = chance("rehearsal fault", self.settings.random_seed, number)
-        return random.choice(self.settings.faults) if random.random() < self.settings.fault_rate else None
+        return drawn(
+            settings.faults,
+            settings.fault_rate,
+            settings.lasting_share,
+            of_request=chance("lasting fault", settings.random_seed, call),
+            of_arrival=chance("rehearsal fault", settings.random_seed, number),
+        )
 
-    def _logged(self, body: Any, fault: Fault | None, done: Completion | None, response: Response) -> Response:
-        if self.log is not None:
-            row = {
-                "number": self.n_requests,
-                "fault": fault,
-                "status": response.status_code,
-                "request": body,
-                "content": done.content if done else None,
-            }
-            self.log.write(orjson.dumps(row) + b"\n")
-        return response
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _is_request(body: Any) -> bool:
+    return isinstance(body, dict) and isinstance(body.get("model"), str) and _is_list(body.get("messages"))
+
+
+def _what_is_wrong(raw: bytes) -> str:
+    try:
+        orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        return f"the body is not JSON: {error}"
+    return "the body needs `model` (text) and `messages` (a list of objects)"
 
 
 def _is_list(value: Any) -> bool:
@@ -180,6 +216,22 @@ def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = Non
 
 def _error(status: int, message: str, code: str, headers: Mapping[str, str] | None = None) -> Response:
     return _json({"error": {"message": message, "type": code, "param": None, "code": code}}, status, headers)
+
+
+def _response(given: Substitute) -> Response:
+    return Response(given.body, given.status, dict(given.headers), media_type=given.media_type)
+
+
+def _whole(done: Completion, identity: str) -> dict[str, Any]:
+    message = {"role": "assistant", "content": done.content}
+    return {
+        "id": identity,
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": done.model,
+        "choices": [{"index": 0, "message": message, "finish_reason": done.finish_reason}],
+        "usage": _usage(done),
+    }
 
 
 def _usage(done: Completion) -> dict[str, int]:
@@ -220,12 +272,18 @@ class _Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicor
         self.app_state = {**self.app_state, "transport": transport}
 
 
-def _reset(request: Request) -> None:
-    """Cut the connection with a TCP reset."""
+def _cut(request: Request, *, reset: bool) -> None:
+    """Close the connection without a byte, with a TCP reset or in good order."""
     transport = request.state.transport
-    linger = struct.pack("ii", 1, 0)  # on, 0 seconds: closing drops what is unsent
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    if reset:
+        linger = struct.pack("ii", 1, 0)  # on, 0 seconds: closing drops what is unsent
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     transport.abort()
+
+
+def _is_gone(request: Request) -> bool:
+    """Whether the client has closed its connection."""
+    return bool(request.state.transport.is_closing())
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -241,11 +299,23 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+class _Uvicorn(uvicorn.Server):
+    """Lets go of those who are kept waiting before it waits for them."""
+
+    def __init__(self, server: Server, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._server = server
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._server.is_closing = True
+        await super().shutdown(sockets)
+
+
 def _uvicorn(server: Server) -> uvicorn.Server:
     config = uvicorn.Config(
         server.app, http=_Connection, log_level="warning", access_log=False, lifespan="off", ws="none"
     )
-    return uvicorn.Server(config)
+    return _Uvicorn(server, config)
 
 
 def serve(host: str, port: int, settings: ServerSettings, *, api_key: str | None = None) -> None:
