@@ -16,13 +16,13 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from agents.budget import Held, most_tokens
 from agents.ledger import Ledger
+from agents.prices import Price, price_of
 from agents.protocol import CallSite
 from agents.providers import (
     ProviderError,
     classified,
     endpoint_arguments,
     load_litellm,
-    price_per_token,
     without_surrogates,
 )
 from agents.rehearsal.backend import PREFIX, RehearsalError
@@ -75,9 +75,9 @@ class LanguageModel:
         return endpoint_arguments(self.settings)
 
     @cached_property
-    def _price(self) -> float | None:
-        """Null without a dollar budget, which alone needs it."""
-        return price_per_token(self.settings) if self._ledger.budget.caps.needs_prices else None
+    def price(self) -> Price:
+        """What its tokens cost; made at the first call."""
+        return price_of(self.settings)
 
     async def complete(
         self, messages: Sequence[Message], site: CallSite, *, schema: Mapping[str, Any] | None = None
@@ -158,8 +158,10 @@ class LanguageModel:
         endpoint since the first failure: it is gone, and every dialogue would fail. Otherwise it is bad luck
         of this call.
         """
-        tokens = most_tokens(sent, int(call.parameters["max_tokens"]))
-        usd = None if self._price is None else tokens * self._price
+        completion = int(call.parameters["max_tokens"])
+        tokens = most_tokens(sent, completion)
+        needed = self._ledger.budget.caps.needs_prices
+        usd = self.price.most(tokens - completion, completion) if needed else None
         held = Held(call.agent, tokens, usd)
         lost_tokens, lost_usd = call.lost_tokens or 0, call.lost_usd or 0.0
         endpoint = self.settings.api_base or self.settings.model
@@ -239,13 +241,18 @@ class LanguageModel:
         if choice.finish_reason == "content_filter":
             raise ProviderError("content_filter", "the provider withheld the answer")
         usage = getattr(response, "usage", None)
-        hidden = getattr(response, "_hidden_params", None) or {}
+        prompt_tokens = getattr(usage, "prompt_tokens", None)
+        completion_tokens = getattr(usage, "completion_tokens", None)
+        cost_usd = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
+        if self.price.is_own and prompt_tokens is not None and completion_tokens is not None:
+            cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None) or 0
+            cost_usd = self.price.cost_of(prompt_tokens, completion_tokens, cached)
         return Answer(
             text=self._redact(without_surrogates(choice.message.content or "")),
             finish_reason=choice.finish_reason,
-            prompt_tokens=getattr(usage, "prompt_tokens", None),
-            completion_tokens=getattr(usage, "completion_tokens", None),
-            cost_usd=hidden.get("response_cost"),
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            cost_usd=cost_usd,
         )
 
 

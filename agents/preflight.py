@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from agents.providers import load_litellm, price_per_token
+from agents.providers import load_litellm
 from agents.rehearsal.backend import MODELS, PREFIX
 from agents.secrets import KeyMissingError, read_key
 from configs.errors import DescantError
@@ -22,22 +22,16 @@ class PreflightError(DescantError):
     """Raised here: no call to this model could succeed."""
 
 
-def check(models: Iterable[ModelSettings], *, priced: bool = False) -> None:
+def check(models: Iterable[ModelSettings]) -> None:
     """Raise the first thing that is wrong; nothing is sent but one TCP handshake for each `api_base`.
-
-    Args:
-        priced: a dollar budget stands, which needs the price of each model.
 
     Raises:
         PreflightError: an unknown provider, or an address where nobody answers.
-        UnknownPriceError: `priced`, and LiteLLM knows no price.
         KeyMissingError: the provider needs a key that is not in the environment.
     """
     reached = set()
     for settings in models:
         _check_provider(settings)
-        if priced:
-            price_per_token(settings)
         if settings.api_base and settings.api_base not in reached:
             _check_address(settings.api_base)
             reached.add(settings.api_base)

@@ -1,4 +1,4 @@
-"""What LiteLLM is to us: set up once, where and with which key to send, what a token costs, what its failures mean.
+"""What LiteLLM is to us: set up once, where and with which key to send, what its failures mean.
 
 Knows nothing of prompts, journals or retries: those are `agents.llm`'s, the only caller besides the preflight.
 """
@@ -55,10 +55,6 @@ class ProviderError(DescantError):
         return fatal
 
 
-class UnknownPriceError(DescantError):
-    """Raised here: a dollar budget over a model without a price."""
-
-
 def load_litellm() -> Any:
     """LiteLLM, set up once: no price list from the network, no chatter on stderr, our own provider known."""
     global _litellm
@@ -101,28 +97,6 @@ def endpoint_arguments(settings: ModelSettings) -> dict[str, Any]:
     if settings.headers:
         arguments["extra_headers"] = {name: read_key(value) for name, value in settings.headers.items()}
     return arguments
-
-
-def price_per_token(settings: ModelSettings) -> float:
-    """Dollars a token, the dearer of prompt and completion; for reservations against a dollar budget.
-
-    Raises:
-        UnknownPriceError: so a dollar budget could not be kept.
-    """
-    litellm = load_litellm()
-    if settings.model.startswith("rehearsal/"):
-        return 0.0
-    own = [settings.params.get(name) for name in ("input_cost_per_token", "output_cost_per_token")]
-    prices = [float(price) for price in own if isinstance(price, int | float)]
-    if len(prices) == 2:
-        return max(prices)
-    try:
-        return float(max(litellm.cost_per_token(model=settings.model, prompt_tokens=1, completion_tokens=1)))
-    except Exception as error:  # LiteLLM raises bare Exceptions for a model without a price
-        raise UnknownPriceError(
-            f"budget.usd needs prices, and LiteLLM knows none for {settings.model!r}: "
-            "set budget.tokens or budget.calls instead, or params.input_cost_per_token and output_cost_per_token"
-        ) from error
 
 
 def classified(error: Exception, settings: ModelSettings, redact: Redactor) -> ProviderError:

@@ -25,7 +25,7 @@ LOOKS_LIKE_A_KEY = re.compile(
 Role = Literal["user", "assistant", "perturbation", "judge"]
 Transport = Literal["auto", "direct", "litellm"]
 KEY_FIELDS = ("api_key", "headers")
-ENDPOINT_FIELDS = ("model", "checkpoint", "api_base", *KEY_FIELDS, "params", "transport", "rpm", "tpm")
+ENDPOINT_FIELDS = ("model", "checkpoint", "api_base", *KEY_FIELDS, "params", "price", "transport", "rpm", "tpm")
 
 
 class Endpoint(NamedTuple):
@@ -42,12 +42,23 @@ class Endpoint(NamedTuple):
         return f"hosted_vllm/{self.model}"
 
 
+class PriceSettings(Settings):
+    """What a model's tokens cost, in dollars a million."""
+
+    input: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+    """Of the prompt."""
+    output: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+    """Of the answer."""
+    cached: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
+    """Of the part of a prompt that the provider found in its cache, and says so; null: as `input`."""
+
+
 class RoleSettings(Settings):
     """One role's model. Null falls back on `models.default`.
 
     A role that names its own `model` or `checkpoint` inherits neither of the two, nor `api_base`, `api_key`, `headers`,
-    `params`, `transport`, `rpm` and `tpm`: they belong to the endpoint, and a key must not travel to another one. Nor does one that names only its
-    own `api_base` inherit `api_key` and `headers`.
+    `params`, `price`, `transport`, `rpm` and `tpm`: they belong to the endpoint, and a key must not travel to another
+    one. Nor does one that names only its own `api_base` inherit `api_key` and `headers`.
     """
 
     model: str | None = None
@@ -76,6 +87,8 @@ class RoleSettings(Settings):
     """Send the schema of the JSON object that some prompts ask for (`boost`, and the judges' comparisons), for providers that hold their models to it; false asks in words alone (our default, which every provider takes)."""
     params: dict[str, Any] | None = None
     """Anything else LiteLLM takes."""
+    price: PriceSettings | None = None
+    """What its tokens cost, in dollars a million: `{input: 0.15, output: 0.60}`; null takes LiteLLM's price, if it has one. Budgets in dollars need it, reports tell by it."""
     transport: Transport | None = None
     """How requests travel. `direct`: posted to an OpenAI-compatible endpoint (`hosted_vllm/...`, or `openai/...` with an api_base) on connections of our own, at a tenth of LiteLLM's work. `litellm`: through LiteLLM, to any provider. `auto`: directly where that is the same, else through LiteLLM (our default)."""
     rpm: Annotated[float, Field(gt=0.0)] | None = None
@@ -126,6 +139,13 @@ class RoleSettings(Settings):
         return value
 
     @model_validator(mode="after")
+    def _one_price(self) -> Self:
+        for name in self.params or {}:
+            if self.price is not None and name in ("input_cost_per_token", "output_cost_per_token"):
+                raise ValueError(f"price and params.{name} are both given: drop the latter")
+        return self
+
+    @model_validator(mode="after")
     def _checkpoint_or_endpoint(self) -> Self:
         if self.checkpoint is not None:
             for name in ("model", "api_base", *KEY_FIELDS):
@@ -165,6 +185,7 @@ class ModelSettings(Settings):
     system_role: Literal["fold", "native"] = "fold"
     json_schema: bool = False
     params: dict[str, Any] = Field(default={})
+    price: PriceSettings | None = None
     transport: Transport = "auto"
     rpm: float | None = None
     tpm: float | None = None
@@ -218,6 +239,13 @@ class ModelsSettings(Settings):
         return any(
             named is not None for own in (self._own(role, index), self.default) for named in (own.model, own.checkpoint)
         )
+
+    def named_at(self, role: Role, index: int = 0) -> str:
+        """Where the config names the model that plays a role, and what belongs to it: `models.user`, or `models.default`."""
+        own = self._own(role, index)
+        if own.model is None and own.checkpoint is None:
+            return "models.default"
+        return f"models.judges.{index}" if role == "judge" else f"models.{role}"
 
     def checkpoint_of(self, role: Role, index: int = 0) -> str | None:
         """The checkpoint that plays a role, its own or the one of `default`; null where a model does."""

@@ -16,11 +16,12 @@ from agents.budget import Spending
 from agents.gate_rules import patterns
 from agents.ledger import Ledger
 from agents.preflight import check
+from agents.prices import require_prices
 from agents.prompts import Prompts
 from configs.errors import DescantError
 from configs.settings import CampaignSettings, GateSettings
 from graphs.best_of_n import RewardModel
-from graphs.cast import build_cast, models_in_use, prompts_of, require_named_models
+from graphs.cast import build_cast, models_in_use, prompts_of, require_named_models, roles_in_use
 from graphs.crew import work_off
 from graphs.execute import Recipe, branches_of, build_recipe
 from graphs.progress import Counters, Progress, Silent
@@ -109,7 +110,8 @@ def check_campaign(
     prompts = prompts_of(settings)
     if not is_over(settings, seeds, database, scorer):
         asked = [model for model in models_in_use(settings).values() if is_served or model.checkpoint is None]
-        check(asked, priced=settings.budget.usd is not None)
+        require_prices(settings.budget, settings.models, roles_in_use(settings))
+        check(asked)
     return prompts
 
 

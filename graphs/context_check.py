@@ -13,6 +13,7 @@ from agents.judge import Judge
 from agents.ledger import Ledger, forget
 from agents.llm import LanguageModel
 from agents.preflight import check
+from agents.prices import require_prices
 from agents.prompts import CONTEXT_VARIABLES, Prompts
 from agents.protocol import DialogueSoFar
 from agents.secrets import Redactor
@@ -149,7 +150,8 @@ def check_context(source: str, labels: str | None, settings: JudgeSettings | Non
 async def _ask(labelled: Sequence[Labelled], settings: JudgeSettings) -> list[str]:
     """The first judge's verdict on each turn, in order."""
     chosen = settings.models.resolved()[0]
-    check([chosen], priced=settings.budget.usd is not None)
+    require_prices(settings.budget, settings.models.as_roles(), [("judge", 0)])
+    check([chosen])
     ledger = Ledger(forget, settings.budget)
     redact = Redactor({*chosen.headers.values(), *([chosen.api_key] if chosen.api_key else [])})
     judge = Judge(

@@ -16,6 +16,7 @@ from agents.judge import Judge, Opinion, Presentation, names_apart
 from agents.ledger import Ledger
 from agents.llm import LanguageModel
 from agents.preflight import check
+from agents.prices import require_prices
 from agents.prompts import JUDGING_VARIABLES, Prompts
 from agents.protocol import DialogueSoFar
 from agents.providers import ProviderError
@@ -158,7 +159,9 @@ def run_judging(
             f"none of the {len(subjects)} subjects has a right answer to go by: give a file with --set references=FILE, "
             "or take seeds that bring a `reference`, as MT-Bench's do"
         )
-    check(models, priced=settings.budget.usd is not None)
+    roles = settings.models.as_roles()
+    require_prices(settings.budget, roles, [("judge", index) for index in range(len(models))])
+    check(models)
     source: object = None
     if grading is not None:
         source = grading.source

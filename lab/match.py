@@ -14,13 +14,14 @@ from agents.budget import Spending
 from agents.judge import Judge, Presentation, settled
 from agents.ledger import CampaignStopping, Ledger
 from agents.preflight import check
+from agents.prices import require_prices
 from agents.prompts import Prompts
 from agents.protocol import DialogueSoFar
 from agents.providers import ProviderError
 from configs.errors import DescantError
 from configs.settings import CampaignSettings
 from graphs.campaign import descant_version
-from graphs.cast import build_cast, models_in_use, require_named_models
+from graphs.cast import build_cast, models_in_use, require_named_models, roles_in_use
 from graphs.crew import work_off
 from graphs.progress import Counters, Progress
 from graphs.side_by_side import side_by_side
@@ -83,7 +84,8 @@ def check_judges(settings: CampaignSettings) -> None:
     """Raises what is wrong with any model of the sides or of the judges, before anything is paid."""
     require_named_models(judging(settings))
     Prompts(settings.prompts)
-    check(models_in_use(judging(settings)).values(), priced=settings.budget.usd is not None)
+    require_prices(settings.budget, settings.models, roles_in_use(judging(settings)))
+    check(models_in_use(judging(settings)).values())
 
 
 def conversations(database: Path, campaign: str, seed_ids: Sequence[str]) -> list[Conversation]:

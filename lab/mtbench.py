@@ -17,6 +17,7 @@ import orjson
 
 from agents.ledger import CampaignStopping
 from agents.preflight import check
+from agents.prices import require_prices
 from agents.prompts import JUDGING_VARIABLES, VARIABLES, Prompts
 from configs.benchmark_settings import BenchmarkSettings
 from configs.errors import DescantError
@@ -209,7 +210,9 @@ def evaluate_benchmark(
     prompts = Prompts(judging.prompts, variables=JUDGING_VARIABLES)
     if judging.models.unnamed():
         raise ModelMissingError("no model for a judge: set models.judges.0.model to a LiteLLM model string")
-    check(judging.models.resolved(), priced=settings.budget.usd is not None)
+    judges = judging.models.resolved()
+    require_prices(settings.budget, judging.models.as_roles(), [("judge", index) for index in range(len(judges))])
+    check(judges)
     say(f"{what}\n{_bill(settings, paper)}")
     campaign = run_campaign(
         campaign_of(settings, paper),

@@ -13,10 +13,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from agents.ledger import CampaignStopping
 from agents.llm import LanguageModel, Reply, fold_system
 from agents.preflight import PreflightError, check
-from agents.providers import ProviderError, UnknownPriceError, price_per_token
+from agents.providers import ProviderError
 from agents.rehearsal.server import ServerSettings, serving
 from agents.secrets import KeyMissingError
-from configs.model_settings import ModelSettings
+from configs.model_settings import ModelSettings, PriceSettings
 from configs.settings import BudgetSettings
 from tests.scripted import HELLO, PatientLedger, language_model, said, scripted_model, site
 from tests.servers import CutOff, LocalServer, failure, openai_completion, scripted_server
@@ -68,6 +68,16 @@ def test_a_price_of_ones_own_is_counted_and_not_sent(model: str) -> None:
     _, ledger, server = play("hi", model=name, params=prices)
     assert ledger.notes[-1].cost_usd == pytest.approx(11 * 0.001 + 7 * 0.002)
     assert not prices.keys() & server.requests[0].body.keys()
+
+
+@over_both
+def test_a_price_a_million_tokens_is_counted_and_neither_sent_nor_left_in_litellm(model: str) -> None:
+    price = PriceSettings(input=3.0, output=15.0)
+    _, ledger, server = play("hi", model=model, price=price)
+    assert ledger.notes[-1].cost_usd == pytest.approx((11 * 3.0 + 7 * 15.0) / 1e6)
+    assert "price" not in server.requests[0].body
+    _, unpriced, _ = play("hi", model=model)
+    assert unpriced.notes[-1].cost_usd is None
 
 
 @over_both
@@ -281,22 +291,6 @@ def test_a_draining_campaign_ends_the_wait_for_a_retry() -> None:
     with scripted_server(fail_and_stop) as server, pytest.raises(CampaignStopping, match="enough"):
         ask(language_model("hosted_vllm/x", ledger=ledger, api_base=server.url))
     assert [(call.status, call.attempts) for call in ledger.notes] == [("started", 1)]
-
-
-def test_a_dollar_budget_over_an_unknown_price_is_refused_before_anything_is_sent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("HOSTED_VLLM_API_BASE", "http://127.0.0.1:9/v1")
-    unpriced = ModelSettings(model="hosted_vllm/nobody-knows")
-    with pytest.raises(UnknownPriceError, match=r"budget.usd needs prices"):
-        check([unpriced], priced=True)
-    check([unpriced])
-    check([ModelSettings(model="rehearsal/default")], priced=True)
-    priced = ModelSettings(
-        model="hosted_vllm/priced", params={"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}
-    )
-    check([priced], priced=True)
-    assert price_per_token(priced) == 2e-6
 
 
 @pytest.mark.parametrize(

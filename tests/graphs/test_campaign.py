@@ -313,7 +313,7 @@ def test_a_second_campaign_on_the_same_database_is_refused_at_once(tmp_path: Pat
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"budget": {"usd": 1.0}}, "budget.usd needs prices"),
+        ({"budget": {"usd": 1.0}}, "budget.usd needs the price of "),
         ({"prompts": {"ask": "{missing}"}}, "cannot read"),
         ({"prompts": {"ask": "{wrong}"}}, "wants persona"),
         ({"models": {"default": {"model": "openai/x", "api_key": "env:NOT_SET_ANYWHERE"}}}, "NOT_SET_ANYWHERE"),
