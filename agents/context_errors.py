@@ -7,10 +7,10 @@ without its history a query stands alone, system text and all left out.
 
 from collections.abc import Sequence
 
+from agents.failures import ProviderError
 from agents.llm import LanguageModel
 from agents.prompts import Prompts, defused, transcript
 from agents.protocol import DialogueSoFar, Utterance
-from agents.providers import ProviderError
 from configs.settings import ContextKind
 from store.records import Message
 

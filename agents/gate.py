@@ -3,6 +3,7 @@
 Knows the dialogue so far and one query; what becomes of a caught one, asked again or not, the graphs decide.
 """
 
+from agents.failures import ProviderError
 from agents.gate_rules import (
     Finding,
     inverts_role,
@@ -19,7 +20,6 @@ from agents.gate_rules import (
 from agents.judge import Judge
 from agents.prompts import Prompts
 from agents.protocol import DialogueSoFar, Utterance
-from agents.providers import ProviderError
 from configs.settings import GateSettings
 
 INSTRUCTIONS = ("ask", "ask_again")

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from agents.failures import ProviderError
 from agents.gate_rules import ROLE_BREAKS
 from agents.llm import LanguageModel
 from agents.prompts import Prompts, defused, transcript
 from agents.protocol import CallSite, DialogueSoFar
-from agents.providers import ProviderError
 from agents.structured import read_json, unreadable
 from configs.settings import ContextKind
 from store.identity import call_id as identify_call

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import InitVar, dataclass, field
 
 from agents.budget import Budget, Held, Spending
+from agents.limiter import Limiters
 from agents.protocol import CallSite
 from configs.errors import DescantError
 from configs.settings import BudgetSettings
@@ -45,8 +46,8 @@ class Ledger:
     """Requests sent in this run, retries included."""
     reused: int = 0
     """Calls answered from the journal in this run."""
-    heard_from: dict[str, float] = field(default_factory=dict)
-    """When each endpoint last answered, on the monotonic clock."""
+    heard_from: dict[tuple[str, str | None], float] = field(default_factory=dict)
+    """When each model at its address last answered, on the monotonic clock."""
     stop_reason: str | None = None
     """Once set, no further call starts."""
     replaying: bool = False
@@ -60,6 +61,7 @@ class Ledger:
 
     def __post_init__(self, caps: BudgetSettings | None, spent_by_role: Mapping[str, Spending] | None) -> None:
         self.budget = Budget(caps or BudgetSettings(), self.spent, spent_by_role or {})
+        self.limiters = Limiters()
         self._stopping = asyncio.Event()
         self._let_in = asyncio.Event()
         self._let_in.set()
@@ -122,6 +124,7 @@ class Ledger:
         self._stopping.set()
         self._let_in.set()
         self.budget.wake()
+        self.limiters.open()
 
     @property
     def is_held(self) -> bool:

@@ -1,13 +1,13 @@
 """The one model call. Every request of every agent goes through `LanguageModel.complete`.
 
-It owns: the request's hash, recall from the journal, the budget, retries with jitter and `Retry-After`,
-time-outs, usage and cost, and the journal's rows. It knows nothing of prompts or of what an answer means;
-what LiteLLM wants and what its failures mean stands in `agents.providers`.
+It owns: the request's hash, recall from the journal, the budget, the limiter, retries with jitter and `Retry-After`, usage
+and cost, and the journal's rows. It knows nothing of prompts or of what an answer means; how a request travels and what
+failures mean stands in `agents.transport` and `agents.failures`.
 """
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -15,19 +15,13 @@ from typing import Any, NamedTuple
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from agents.budget import Held, most_tokens
+from agents.failures import ProviderError
 from agents.ledger import Ledger
+from agents.limiter import Limiter, Slot
 from agents.prices import Price, price_of
 from agents.protocol import CallSite
-from agents.providers import (
-    ProviderError,
-    classified,
-    endpoint_arguments,
-    load_litellm,
-    without_surrogates,
-)
-from agents.rehearsal.backend import PREFIX, RehearsalError
-from agents.rehearsal.backend import complete as rehearse
 from agents.secrets import Redactor
+from agents.transport import Answer, Spoken, Transport, is_rehearsed, transport_of
 from configs.model_settings import ModelSettings
 from store.identity import call_id as identify_call
 from store.identity import content_hash
@@ -35,8 +29,6 @@ from store.records import Call, Message
 
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 60.0
-TIMEOUT_SLACK = 1.1
-"""Our own limit stands behind LiteLLM's, for transports on which that one restarts with every byte."""
 
 
 class Reply(NamedTuple):
@@ -46,16 +38,6 @@ class Reply(NamedTuple):
     call_id: str
     finish_reason: str | None
     completion_tokens: int | None
-
-
-class Answer(NamedTuple):
-    """What one request brought, read out of the provider's response."""
-
-    text: str
-    finish_reason: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    cost_usd: float | None
 
 
 class LanguageModel:
@@ -71,8 +53,13 @@ class LanguageModel:
         return self.settings.model
 
     @cached_property
-    def _endpoint(self) -> dict[str, Any]:
-        return endpoint_arguments(self.settings)
+    def _transport(self) -> Transport:
+        return transport_of(self.settings, self._redact)
+
+    @cached_property
+    def _limiter(self) -> Limiter | None:
+        """Null for what is no endpoint."""
+        return None if is_rehearsed(self.settings) else self._ledger.limiters.of(self.settings)
 
     @cached_property
     def price(self) -> Price:
@@ -90,9 +77,11 @@ class LanguageModel:
         Raises:
             ProviderError: no usable answer came; the failed call is in the journal.
             CampaignStopping: the campaign drains or its budget is spent; nothing was sent.
+            NotRecordedError: a replay asks for what the journal does not have.
         """
-        settings = self.settings
+        settings, ledger = self.settings, self._ledger
         sent = fold_system(messages) if settings.system_role == "fold" else tuple(messages)
+        spoken = [{"role": message.role, "content": message.content} for message in sent]
         call_id = identify_call(site.dialogue_id, site.depth, site.agent, site.purpose, site.ordinal)
         parameters = request_parameters(settings, call_id)
         if schema is not None and settings.json_schema:
@@ -100,43 +89,43 @@ class LanguageModel:
                 "type": "json_schema",
                 "json_schema": {"name": site.purpose.rsplit("/")[-1], "schema": dict(schema), "strict": True},
             }
-        request_hash = content_hash(settings.model, sent, parameters)
-        known = await self._ledger.recall(site, call_id, request_hash)
+        request_hash = content_hash(settings.model, spoken, parameters)
+        known = await ledger.recall(site, call_id, request_hash)
         if known is not None:
             if known.status == "failed":
                 raise ProviderError(known.finish_reason or "failed", (known.error or "").partition(": ")[2])
             return Reply(known.response or "", call_id, known.finish_reason, known.completion_tokens)
 
-        await self._ledger.at_the_door()
-        earlier = self._ledger.earlier(call_id)
-        call = Call(
-            call_id=call_id,
-            request_hash=request_hash,
-            campaign_id=site.campaign_id,
-            dialogue_id=site.dialogue_id,
-            agent=site.agent,
-            purpose=site.purpose,
-            ordinal=site.ordinal,
-            model=settings.model,
-            messages=None,
-            parameters=parameters,
-            status="started",
-            attempts=0 if earlier is None else earlier.attempts,
-            lost_tokens=0 if earlier is None else earlier.lost_tokens,
-            lost_usd=0.0 if earlier is None else earlier.lost_usd,
-            created_at=datetime.now(UTC),
+        ledger.check_open()
+        earlier = ledger.earlier(call_id)
+        request = _Request(
+            Call(
+                call_id=call_id,
+                request_hash=request_hash,
+                campaign_id=site.campaign_id,
+                dialogue_id=site.dialogue_id,
+                agent=site.agent,
+                purpose=site.purpose,
+                ordinal=site.ordinal,
+                model=settings.model,
+                messages=None,
+                parameters=parameters,
+                status="started",
+                created_at=datetime.now(UTC),
+            ),
+            sent,
+            spoken,
+            site.turns_left,
+            self._most(site.agent, sent, parameters),
+            sent_times=0 if earlier is None else earlier.attempts,
+            lost=_Lost() if earlier is None else _Lost(earlier.lost_tokens or 0, earlier.lost_usd or 0.0),
         )
         started = time.monotonic()
         try:
-            answer, requests = await self._with_retries(call, sent)
+            answer = await self._with_retries(request)
         except ProviderError as error:
-            outcome: dict[str, Any] = {
-                "status": "failed",
-                "finish_reason": error.kind,
-                "error": f"{error.kind}: {error}",
-                "attempts": error.attempts,
-            }
-            await self._ledger.settle(call.model_copy(update={"messages": sent, **outcome}))
+            failure = {"status": "failed", "finish_reason": error.kind, "error": f"{error.kind}: {error}"}
+            await ledger.settle(request.ended(**failure))
             raise
         outcome = {
             "status": "done",
@@ -146,114 +135,154 @@ class LanguageModel:
             "completion_tokens": answer.completion_tokens,
             "cost_usd": answer.cost_usd,
             "latency_ms": round((time.monotonic() - started) * 1000, 2),
-            "attempts": requests,
         }
-        await self._ledger.settle(call.model_copy(update={"messages": sent, **outcome}))
+        await ledger.settle(request.ended(**outcome))
         return Reply(answer.text, call_id, answer.finish_reason, answer.completion_tokens)
 
-    async def _with_retries(self, call: Call, sent: Sequence[Message]) -> tuple[Answer, int]:
-        """The answer, and how many requests it took, those of earlier runs included.
+    async def _with_retries(self, request: "_Request") -> Answer:
+        """The answer to a call, in as many requests as it takes.
 
         A connection that fails to the last try is fatal for the campaign when nobody has heard from that
         endpoint since the first failure: it is gone, and every dialogue would fail. Otherwise it is bad luck
-        of this call.
+        of this call. So is a model that is unknown all of a sudden, after it has answered: it is asked again.
         """
-        completion = int(call.parameters["max_tokens"])
-        tokens = most_tokens(sent, completion)
-        needed = self._ledger.budget.caps.needs_prices
-        usd = self.price.most(tokens - completion, completion) if needed else None
-        held = Held(call.agent, tokens, usd)
-        lost_tokens, lost_usd = call.lost_tokens or 0, call.lost_usd or 0.0
-        endpoint = self.settings.api_base or self.settings.model
-        requests = call.attempts
+        heard_from, endpoint = self._ledger.heard_from, (self.settings.model, self.settings.api_base)
         first_failure = float("inf")
+
+        def may_pass(error: BaseException) -> bool:
+            if not isinstance(error, ProviderError):
+                return False
+            return error.passing or (error.kind == "unknown_model" and endpoint in heard_from)
+
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.settings.attempts),
             wait=_wait,
-            retry=retry_if_exception(lambda error: isinstance(error, ProviderError) and error.passing),
+            retry=retry_if_exception(may_pass),
             sleep=self._ledger.pause,
             reraise=True,
         )
         try:
             async for attempt in retrying:
                 with attempt:
-                    await self._ledger.reserve(held)
-                    requests += 1
-                    out = {"lost_tokens": lost_tokens + tokens, "lost_usd": lost_usd + (usd or 0.0)}
-                    await self._ledger.note(call.model_copy(update={"attempts": requests, **out}))
                     try:
-                        answer = await self._send(sent, call.parameters)
+                        answer = await self._once(request)
                     except ProviderError:
                         first_failure = min(first_failure, time.monotonic())
                         raise
-                    finally:
-                        self._ledger.release(held)
-                    self._ledger.heard_from[endpoint] = time.monotonic()
-                    return answer, requests
+                    heard_from[endpoint] = time.monotonic()
+                    return answer
         except ProviderError as error:
-            error.attempts = requests
-            if error.kind == "connection" and self._ledger.heard_from.get(endpoint, 0.0) < first_failure:
+            error.attempts = request.sent_times
+            if error.kind == "connection" and heard_from.get(endpoint, 0.0) < first_failure:
                 raise error.made_fatal("start it again, and run the same command to go on") from None
+            if error.kind == "unknown_model" and endpoint in heard_from:
+                raise error.made_single() from None
             raise
         raise AssertionError("tenacity re-raises the last failure")
 
-    async def _send(self, sent: Sequence[Message], parameters: dict[str, Any]) -> Answer:
-        """One request."""
-        settings = self.settings
-        if settings.model.startswith(PREFIX) and settings.api_base is None:
-            return self._rehearsed(sent, parameters)
-        litellm = load_litellm()
+    async def _once(self, request: "_Request") -> Answer:
+        """One request: let in, counted, noted, sent, and given back."""
+        slot = await self._slot(request)
+        error: ProviderError | None = None
+        answer: Answer | None = None
         try:
-            async with asyncio.timeout(settings.timeout_seconds * TIMEOUT_SLACK + 1.0):
-                response = await litellm.acompletion(
-                    model=settings.model,
-                    messages=[{"role": message.role, "content": message.content} for message in sent],
-                    timeout=settings.timeout_seconds,
-                    max_retries=0,
-                    num_retries=0,
-                    drop_params=True,  # of those that a provider does not take, such as `seed`
-                    **self._endpoint,
-                    **parameters,
-                )
-        except TimeoutError as error:
-            raise ProviderError("timeout", f"no answer within {settings.timeout_seconds:g} s", passing=True) from error
-        except Exception as error:  # noqa: BLE001 - whatever a provider's adapter raises is that provider's failure
-            raise classified(error, settings, self._redact) from None
-        return self._read(response)
+            await self._ledger.reserve(request.held)
+            try:
+                request.sent_times += 1
+                await self._ledger.note(request.on_its_way())
+                answer = await self._transport.send(request.spoken, request.call.parameters)
+            except ProviderError as failure:
+                error = failure
+                request.lose(failure.paid_tokens)
+                raise
+            finally:
+                self._ledger.release(request.held, lost_tokens=request.lost_now.tokens, lost_usd=request.lost_now.usd)
+        finally:
+            if slot is not None:
+                self._end(slot, answer, error)
+        return answer
 
-    def _rehearsed(self, sent: Sequence[Message], parameters: dict[str, Any]) -> Answer:
-        """The rehearsal's answer without LiteLLM around it, which took half of such a campaign's time."""
-        try:
-            done = rehearse(
-                self.settings.model,
-                [{"role": message.role, "content": message.content} for message in sent],
-                parameters,
-            )
-        except RehearsalError as error:
-            raise ProviderError("bad_request", str(error)) from None
-        return Answer(done.content, done.finish_reason, done.prompt_tokens, done.completion_tokens, 0.0)
+    async def _slot(self, request: "_Request") -> Slot | None:
+        """A place among the requests to this endpoint, once the campaign is not held and there is room."""
+        if self._limiter is None:
+            await self._ledger.at_the_door()
+            return None
+        while True:
+            await self._ledger.at_the_door()
+            slot = await self._limiter.start(request.turns_left, request.held.tokens)
+            if not self._ledger.is_held:
+                return slot
+            self._limiter.end(slot, answered=False, used_tokens=0)
 
-    def _read(self, response: Any) -> Answer:
-        choices = getattr(response, "choices", None)
-        if not choices:
-            raise ProviderError("empty_choices", "the response has no choices", passing=True)
-        choice = choices[0]
-        if choice.finish_reason == "content_filter":
-            raise ProviderError("content_filter", "the provider withheld the answer")
-        usage = getattr(response, "usage", None)
-        prompt_tokens = getattr(usage, "prompt_tokens", None)
-        completion_tokens = getattr(usage, "completion_tokens", None)
-        cost_usd = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
-        if self.price.is_own and prompt_tokens is not None and completion_tokens is not None:
-            cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None) or 0
-            cost_usd = self.price.cost_of(prompt_tokens, completion_tokens, cached)
-        return Answer(
-            text=self._redact(without_surrogates(choice.message.content or "")),
-            finish_reason=choice.finish_reason,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            cost_usd=cost_usd,
+    def _end(self, slot: Slot, answer: Answer | None, error: ProviderError | None) -> None:
+        assert self._limiter is not None, "it has given the slot"
+        used: int | None = 0
+        if answer is not None:
+            counted = answer.prompt_tokens, answer.completion_tokens
+            used = None if None in counted else sum(count for count in counted if count is not None)
+        elif error is not None:
+            used = error.paid_tokens
+        self._limiter.end(
+            slot,
+            answered=answer is not None,
+            too_much=error is not None and error.asks_for_less,
+            retry_after=None if error is None else error.retry_after,
+            used_tokens=used,
         )
+
+    def _most(self, agent: str, sent: Sequence[Message], parameters: Mapping[str, Any]) -> Held:
+        """The most that one request can use."""
+        longest = max(int(parameters.get(name) or 0) for name in ("max_tokens", "max_completion_tokens"))
+        longest *= int(parameters.get("n") or 1)
+        tokens = most_tokens(sent, longest)
+        usd = None
+        if self._ledger.budget.caps.needs_prices:
+            usd = self.price.most(tokens - longest, longest)
+        return Held(agent, tokens, usd)
+
+
+class _Lost(NamedTuple):
+    """What a request that brought no answer may have cost at most."""
+
+    tokens: int = 0
+    usd: float = 0.0
+
+
+@dataclass
+class _Request:
+    """A call on its way: what stays the same over its requests, and what adds up."""
+
+    call: Call
+    sent: Sequence[Message]
+    spoken: Spoken
+    turns_left: int
+    held: Held
+    sent_times: int
+    """Requests, those of earlier runs included."""
+    lost: _Lost
+    """By all requests before, those of earlier runs included."""
+    lost_now: _Lost = field(default_factory=_Lost)
+    """By the last one."""
+
+    def on_its_way(self) -> Call:
+        """The row that is noted before a request is sent: should nobody hear of it again, what it holds is lost."""
+        self.lost_now = _Lost()
+        lost = {"lost_tokens": self.lost.tokens + self.held.tokens, "lost_usd": self.lost.usd + (self.held.usd or 0.0)}
+        return self.call.model_copy(update={"attempts": self.sent_times, **lost})
+
+    def ended(self, **outcome: Any) -> Call:
+        """The row of the call's end."""
+        lost = {"lost_tokens": self.lost.tokens, "lost_usd": self.lost.usd}
+        return self.call.model_copy(update={"messages": self.sent, "attempts": self.sent_times, **lost, **outcome})
+
+    def lose(self, paid_tokens: int | None) -> None:
+        """A request failed that was paid for so many tokens; null: nobody knows."""
+        if paid_tokens is None:
+            self.lost_now = _Lost(self.held.tokens, self.held.usd or 0.0)
+        elif paid_tokens:
+            share = min(1.0, paid_tokens / self.held.tokens)
+            self.lost_now = _Lost(paid_tokens, (self.held.usd or 0.0) * share)
+        self.lost = _Lost(self.lost.tokens + self.lost_now.tokens, self.lost.usd + self.lost_now.usd)
 
 
 def fold_system(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from agents.failures import ProviderError
 from agents.llm import LanguageModel
 from agents.prompts import Prompts, defused, transcript
 from agents.protocol import DialogueSoFar, Utterance
-from agents.providers import ProviderError
 from store.records import Message
 
 

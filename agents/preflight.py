@@ -5,9 +5,11 @@ import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from agents.direct import takes_directly
 from agents.providers import load_litellm
 from agents.rehearsal.backend import MODELS, PREFIX
 from agents.secrets import KeyMissingError, read_key
+from agents.transport import is_rehearsed
 from configs.errors import DescantError
 from configs.model_settings import ModelSettings
 
@@ -27,6 +29,7 @@ def check(models: Iterable[ModelSettings]) -> None:
 
     Raises:
         PreflightError: an unknown provider, or an address where nobody answers.
+        NotDirectError: `transport: direct` for a model that cannot be reached so.
         KeyMissingError: the provider needs a key that is not in the environment.
     """
     reached = set()
@@ -43,6 +46,8 @@ def _check_provider(settings: ModelSettings) -> None:
             f"nobody serves the checkpoint {settings.checkpoint!r}: `descant run`, `descant judge` and `descant evaluate` do "
             "while they run; elsewhere start it with `descant serve`, and name model and api_base in its place"
         )
+    if not is_rehearsed(settings):
+        takes_directly(settings)  # which says so where it is told to and cannot be
     litellm = load_litellm()
     try:
         _, provider, *_ = litellm.get_llm_provider(settings.model)

@@ -8,10 +8,10 @@ and for a poor answer apart: neither sees another. Whether an answer can stand i
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from agents.failures import ProviderError
 from agents.llm import LanguageModel
 from agents.prompts import Prompts, defused, transcript
 from agents.protocol import DialogueSoFar, Refused, Utterance
-from agents.providers import ProviderError
 from agents.structured import read_json
 from configs.pairing_settings import Direction
 from store.records import Message

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from agents.providers import ProviderError
+from agents.failures import ProviderError
 
 
 def read_json(text: str, **fields: type | tuple[type, ...]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The user simulators: they read the dialogue and write what the person would say next."""
 
+from agents.failures import ProviderError
 from agents.llm import LanguageModel, Reply
 from agents.prompts import Prompts, defused, transcript
 from agents.protocol import Agent, DialogueSoFar, Utterance
-from agents.providers import ProviderError
 from store.records import Message
 
 END_MARK = "[END]"

@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
+from agents.failures import ProviderError
 from agents.protocol import DialogueSoFar
-from agents.providers import ProviderError
 from configs.settings import ScorerSettings
 from graphs.cast import Cast
 from graphs.dialogue import add_user

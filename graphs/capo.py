@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send
 
+from agents.failures import ProviderError
 from agents.judge import Opinion
 from agents.ledger import CampaignStopping
 from agents.protocol import DialogueSoFar
-from agents.providers import ProviderError
 from configs.errors import DescantError
 from configs.settings import CapoSettings, PerturbationKind, PerturbSettings
 from graphs.cast import Cast

@@ -2,8 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from agents.failures import ProviderError
 from agents.judge import Judge, Opinion, Presentation
-from agents.providers import ProviderError
 from graphs.side_by_side import side_by_side
 from graphs.state import Comparison
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agents.budget import Spending
+from agents.failures import ProviderError
 from agents.judge import Judge, Opinion, Presentation, names_apart
 from agents.ledger import Ledger
 from agents.llm import LanguageModel
@@ -19,7 +20,6 @@ from agents.preflight import check
 from agents.prices import require_prices
 from agents.prompts import JUDGING_VARIABLES, Prompts
 from agents.protocol import DialogueSoFar
-from agents.providers import ProviderError
 from agents.secrets import Redactor
 from configs.errors import DescantError
 from configs.judge_settings import JudgeSettings

@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 
 from langgraph.types import Command
 
+from agents.failures import ProviderError
 from agents.protocol import DialogueSoFar, Refused, Utterance
-from agents.providers import ProviderError
 from configs.settings import PerturbationKind, PerturbSettings
 from graphs.cast import Cast
 from graphs.state import Alteration, DialogueState, Said, Tried, answers_given, caught_here, messages_of

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
-from agents.providers import ProviderError
+from agents.failures import ProviderError
 from configs.pairing_settings import PairingSettings
 from configs.settings import CampaignSettings
 from graphs.best_of_n import RewardModel

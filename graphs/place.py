@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 from agents.answer_rules import answer_fault
+from agents.failures import ProviderError
 from agents.protocol import DialogueSoFar, Refused, Utterance
-from agents.providers import ProviderError
 from configs.pairing_settings import Direction, PairingSettings
 from graphs.best_of_n import Candidate
 from graphs.cast import Cast

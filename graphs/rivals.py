@@ -11,8 +11,8 @@ from typing import Any, Literal
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
+from agents.failures import ProviderError
 from agents.protocol import Utterance
-from agents.providers import ProviderError
 from configs.pairing_settings import Direction, PairingSettings
 from graphs.best_of_n import UNSCORABLE, Candidate, RewardModel, judged_by_reward
 from graphs.cast import Cast

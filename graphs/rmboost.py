@@ -13,8 +13,8 @@ from typing import Any, Literal
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
+from agents.failures import ProviderError
 from agents.protocol import Refused
-from agents.providers import ProviderError
 from agents.second_answer import SecondAnswer
 from configs.pairing_settings import BoostSettings, Direction, PairingSettings
 from graphs.cast import Cast

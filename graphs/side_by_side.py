@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
-from agents.providers import ProviderError
+from agents.failures import ProviderError
 
 Result = TypeVar("Result")
 

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from langgraph.types import Command
 
+from agents.failures import ProviderError
 from agents.gate import Gate
 from agents.gate_rules import ROLE_BREAKS, Finding
 from agents.protocol import Utterance
-from agents.providers import ProviderError
 from agents.user import END_MARK
 from configs.settings import PerturbSettings
 from graphs.cast import Cast

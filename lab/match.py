@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from agents.budget import Spending
+from agents.failures import ProviderError
 from agents.judge import Judge, Presentation, settled
 from agents.ledger import CampaignStopping, Ledger
 from agents.preflight import check
 from agents.prices import require_prices
 from agents.prompts import Prompts
 from agents.protocol import DialogueSoFar
-from agents.providers import ProviderError
 from configs.errors import DescantError
 from configs.settings import CampaignSettings
 from graphs.campaign import descant_version

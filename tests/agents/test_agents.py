@@ -8,12 +8,12 @@ from typing import TypeVar
 import pytest
 
 from agents.assistant import Assistant, ContrastiveAssistant
+from agents.failures import ProviderError
 from agents.judge import Judge, Opinion, settled
 from agents.llm import LanguageModel
 from agents.perturbation import PerturbationAgent
 from agents.prompts import Prompts, transcript
 from agents.protocol import DialogueSoFar, Utterance
-from agents.providers import ProviderError
 from agents.structured import read_json
 from agents.user import UserSimulator
 from tests.scripted import language_model, said, scripted_model

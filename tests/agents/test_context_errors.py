@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from agents.context_errors import ContextErrors
+from agents.failures import ProviderError
 from agents.prompts import CONTEXT_VARIABLES, Prompts
 from agents.protocol import DialogueSoFar
-from agents.providers import ProviderError
 from configs.settings import CONTEXT_KINDS, ContextKind
 from tests.scripted import PatientLedger, language_model, said, scripted_model
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from agents.failures import ProviderError
 from agents.judge import Judge, Opinion, names_apart
 from agents.prompts import CONTEXT_VARIABLES, JUDGING_VARIABLES, PREFER, VARIABLES, Prompts
 from agents.protocol import DialogueSoFar
-from agents.providers import ProviderError
 from tests.scripted import PatientLedger, language_model, said, scripted_model
 from tests.servers import Reply, failure, openai_completion, scripted_server
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from agents.budget import Held
+from agents.failures import ProviderError
 from agents.ledger import CampaignStopping, Ledger, forget
 from agents.llm import LanguageModel, Reply
-from agents.providers import ProviderError
 from configs.settings import BudgetSettings
 from store.records import Call
 from tests.scripted import HELLO, PatientLedger, language_model, said, scripted_model, site

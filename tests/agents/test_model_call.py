@@ -3,17 +3,17 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from agents.failures import ProviderError
 from agents.ledger import CampaignStopping
 from agents.llm import LanguageModel, Reply, fold_system
 from agents.preflight import PreflightError, check
-from agents.providers import ProviderError
 from agents.rehearsal.server import ServerSettings, serving
 from agents.secrets import KeyMissingError
 from configs.model_settings import ModelSettings, PriceSettings
@@ -23,7 +23,16 @@ from tests.servers import CutOff, LocalServer, failure, openai_completion, scrip
 from tests.servers import Reply as Scripted
 
 OPENAI_SPEAKERS = ("openai/x", "hosted_vllm/x")
-over_both = pytest.mark.parametrize("model", OPENAI_SPEAKERS)
+TRANSPORTS = ("direct", "litellm")
+Test = TypeVar("Test", bound=Callable[..., None])
+
+
+def over_both(test: Test) -> Test:
+    """Each provider that speaks OpenAI's protocol, posted to by ourselves and through LiteLLM."""
+    found: Test = pytest.mark.parametrize("transport", TRANSPORTS)(
+        pytest.mark.parametrize("model", OPENAI_SPEAKERS)(test)
+    )
+    return found
 
 
 def ask(model: LanguageModel) -> Reply:
@@ -42,8 +51,8 @@ def play(*script: Scripted, model: str, **settings: Any) -> tuple[Reply | Provid
 
 
 @over_both
-def test_a_call_is_noted_as_started_and_as_done_with_its_usage(model: str) -> None:
-    reply, ledger, _ = play("hi there", model=model)
+def test_a_call_is_noted_as_started_and_as_done_with_its_usage(model: str, transport: str) -> None:
+    reply, ledger, _ = play("hi there", model=model, transport=transport)
     assert isinstance(reply, Reply)
     assert (reply.text, reply.finish_reason) == ("hi there", "stop")
     started, done = ledger.notes
@@ -55,35 +64,35 @@ def test_a_call_is_noted_as_started_and_as_done_with_its_usage(model: str) -> No
 
 
 @over_both
-def test_an_unknown_price_is_null(model: str) -> None:
-    _, ledger, _ = play("hi", model=model)
+def test_an_unknown_price_is_null(model: str, transport: str) -> None:
+    _, ledger, _ = play("hi", model=model, transport=transport)
     assert ledger.notes[-1].cost_usd is None
     assert ledger.spent.unpriced_calls == 1
 
 
 @over_both
-def test_a_price_of_ones_own_is_counted_and_not_sent(model: str) -> None:
+def test_a_price_of_ones_own_is_counted_and_not_sent(model: str, transport: str) -> None:
     prices = {"input_cost_per_token": 0.001, "output_cost_per_token": 0.002}
     name = model.replace("/x", "/priced")  # LiteLLM keeps the price for the whole process
-    _, ledger, server = play("hi", model=name, params=prices)
+    _, ledger, server = play("hi", model=name, transport=transport, params=prices)
     assert ledger.notes[-1].cost_usd == pytest.approx(11 * 0.001 + 7 * 0.002)
     assert not prices.keys() & server.requests[0].body.keys()
 
 
 @over_both
-def test_a_price_a_million_tokens_is_counted_and_neither_sent_nor_left_in_litellm(model: str) -> None:
+def test_a_price_a_million_tokens_is_counted_and_neither_sent_nor_left_in_litellm(model: str, transport: str) -> None:
     price = PriceSettings(input=3.0, output=15.0)
-    _, ledger, server = play("hi", model=model, price=price)
+    _, ledger, server = play("hi", model=model, transport=transport, price=price)
     assert ledger.notes[-1].cost_usd == pytest.approx((11 * 3.0 + 7 * 15.0) / 1e6)
     assert "price" not in server.requests[0].body
-    _, unpriced, _ = play("hi", model=model)
+    _, unpriced, _ = play("hi", model=model, transport=transport)
     assert unpriced.notes[-1].cost_usd is None
 
 
 @over_both
-def test_sampling_and_extra_parameters_are_sent(model: str) -> None:
+def test_sampling_and_extra_parameters_are_sent(model: str, transport: str) -> None:
     settings = {"temperature": 0.25, "top_p": 0.5, "max_tokens": 9, "params": {"stop": ["\n"], "top_k": 3}}
-    _, ledger, server = play("hi", model=model, **settings)
+    _, ledger, server = play("hi", model=model, transport=transport, **settings)
     body = server.requests[0].body
     assert (body["model"], body["temperature"], body["top_p"], body["max_tokens"]) == ("x", 0.25, 0.5, 9)
     assert (body["stop"], body["top_k"]) == (["\n"], 3)
@@ -91,22 +100,26 @@ def test_sampling_and_extra_parameters_are_sent(model: str) -> None:
 
 
 @over_both
-def test_the_random_seed_belongs_to_the_place_of_the_call(model: str) -> None:
+def test_the_random_seed_belongs_to_the_place_of_the_call(model: str, transport: str) -> None:
     async def both(asked: LanguageModel) -> None:
         for place in (site(ordinal=0), site(ordinal=1), site(ordinal=0)):
             await asked.complete(HELLO, place)
 
     with scripted_server("hi") as server:
-        asyncio.run(both(language_model(model, api_base=server.url)))
+        asyncio.run(both(language_model(model, transport=transport, api_base=server.url)))
     first, second, again = (request.body["seed"] for request in server.requests)
     assert first == again != second
 
 
 @over_both
-def test_the_key_and_the_headers_come_from_the_environment(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_and_the_headers_come_from_the_environment(
+    model: str, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MY_KEY", "k-1")
     monkeypatch.setenv("MY_HEADER", "h-1")
-    _, _, server = play("hi", model=model, api_key="env:MY_KEY", headers={"X-Team": "env:MY_HEADER"})
+    _, _, server = play(
+        "hi", model=model, transport=transport, api_key="env:MY_KEY", headers={"X-Team": "env:MY_HEADER"}
+    )
     assert server.requests[0].headers["authorization"] == "Bearer k-1"
     assert server.requests[0].headers["x-team"] == "h-1"
 
@@ -127,8 +140,8 @@ def test_the_key_and_the_headers_come_from_the_environment(model: str, monkeypat
     ],
     ids=["429", "500", "502", "503", "cut off", "truncated", "no choices", "a list", "html"],
 )
-def test_a_failure_that_passes_is_tried_again(model: str, trouble: Response) -> None:
-    reply, ledger, server = play(trouble, trouble, "at last", model=model)
+def test_a_failure_that_passes_is_tried_again(model: str, transport: str, trouble: Response) -> None:
+    reply, ledger, server = play(trouble, trouble, "at last", model=model, transport=transport)
     assert isinstance(reply, Reply)
     assert reply.text == "at last"
     assert [(call.status, call.attempts) for call in ledger.notes] == [
@@ -141,13 +154,15 @@ def test_a_failure_that_passes_is_tried_again(model: str, trouble: Response) -> 
 
 
 @over_both
-def test_a_connection_reset_is_tried_again_and_every_request_counted(model: str, tmp_path: Path) -> None:
+def test_a_connection_reset_is_tried_again_and_every_request_counted(
+    model: str, transport: str, tmp_path: Path
+) -> None:
     log = tmp_path / "requests.jsonl"
     faults = ServerSettings(fault_rate=0.5, faults=("reset",), random_seed=3, log=str(log))
     with serving(faults) as address:
         name = model.replace("/x", "/default")
         ledger = PatientLedger()
-        asked = language_model(name, ledger=ledger, api_base=address, attempts=20)
+        asked = language_model(name, transport=transport, ledger=ledger, api_base=address, attempts=20)
         for depth in range(6):
             asyncio.run(asked.complete(HELLO, site(depth=depth)))
     assert max(call.attempts for call in ledger.notes) > 1
@@ -157,8 +172,8 @@ def test_a_connection_reset_is_tried_again_and_every_request_counted(model: str,
 
 @over_both
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_honoured(model: str, status: int) -> None:
-    _, ledger, _ = play(failure(status, retry_after="7"), "hi", model=model)
+def test_retry_after_is_honoured(model: str, transport: str, status: int) -> None:
+    _, ledger, _ = play(failure(status, retry_after="7"), "hi", model=model, transport=transport)
     assert ledger.pauses == [7.0]
 
 
@@ -178,8 +193,10 @@ def test_retry_after_is_honoured(model: str, status: int) -> None:
     ],
     ids=["400", "413", "422", "401", "403", "404", "context", "filtered request", "filtered answer"],
 )
-def test_a_failure_that_stays_is_not_tried_again(model: str, trouble: Response, kind: str, fatal: bool) -> None:
-    error, ledger, server = play(trouble, model=model)
+def test_a_failure_that_stays_is_not_tried_again(
+    model: str, transport: str, trouble: Response, kind: str, fatal: bool
+) -> None:
+    error, ledger, server = play(trouble, model=model, transport=transport)
     assert isinstance(error, ProviderError)
     assert (error.kind, error.fatal, error.passing) == (kind, fatal, False)
     assert len(server.requests) == 1
@@ -188,8 +205,8 @@ def test_a_failure_that_stays_is_not_tried_again(model: str, trouble: Response, 
 
 
 @over_both
-def test_after_the_last_attempt_the_call_is_noted_as_failed(model: str) -> None:
-    error, ledger, server = play(failure(500, "on fire"), model=model, attempts=3)
+def test_after_the_last_attempt_the_call_is_noted_as_failed(model: str, transport: str) -> None:
+    error, ledger, server = play(failure(500, "on fire"), model=model, transport=transport, attempts=3)
     assert isinstance(error, ProviderError)
     assert (error.kind, error.fatal) == ("server_error", False)
     assert "on fire" in str(error)
@@ -208,23 +225,23 @@ def test_an_endpoint_that_went_away_is_fatal_though_it_answered_when_the_call_be
 def test_a_lost_connection_to_an_endpoint_that_answers_others_ends_one_dialogue_only() -> None:
     ledger = PatientLedger()
     dead = language_model("hosted_vllm/x", ledger=ledger, api_base="http://127.0.0.1:9/v1", attempts=1)
-    ledger.heard_from["http://127.0.0.1:9/v1"] = float("inf")  # another call has just been answered
+    ledger.heard_from["hosted_vllm/x", "http://127.0.0.1:9/v1"] = float("inf")  # another call has just been answered
     with pytest.raises(ProviderError) as raised:
         ask(dead)
     assert (raised.value.kind, raised.value.fatal) == ("connection", False)
 
 
 @over_both
-def test_an_answer_that_cannot_be_read_is_no_lost_connection(model: str) -> None:
-    error, _, _ = play(JSONResponse([1, 2]), model=model, attempts=1)
+def test_an_answer_that_cannot_be_read_is_no_lost_connection(model: str, transport: str) -> None:
+    error, _, _ = play(JSONResponse([1, 2]), model=model, transport=transport, attempts=1)
     assert isinstance(error, ProviderError)
     assert not error.fatal
 
 
 @over_both
-def test_an_endpoint_that_is_gone_is_fatal(model: str) -> None:
+def test_an_endpoint_that_is_gone_is_fatal(model: str, transport: str) -> None:
     with pytest.raises(ProviderError, match="cannot reach") as raised:
-        ask(language_model(model, api_base="http://127.0.0.1:9/v1", attempts=2))
+        ask(language_model(model, transport=transport, api_base="http://127.0.0.1:9/v1", attempts=2))
     assert raised.value.kind == "connection"
     assert raised.value.fatal
 
@@ -242,11 +259,12 @@ async def _nothing() -> AsyncIterator[bytes]:
 
 @over_both
 @pytest.mark.parametrize("body", [_drip, _nothing])
-def test_a_slow_answer_is_cut_off(model: str, body: Any) -> None:
+def test_a_slow_answer_is_cut_off(model: str, transport: str, body: Any) -> None:
     began = time.monotonic()
     error, ledger, _ = play(
         lambda _: StreamingResponse(body(), media_type="application/json"),
         model=model,
+        transport=transport,
         timeout_seconds=0.1,
         attempts=1,
     )

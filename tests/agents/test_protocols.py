@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse, Response
 
+from agents.failures import ProviderError
 from agents.llm import Reply
-from agents.providers import ProviderError
 from store.records import Message
 from tests.scripted import PatientLedger, language_model, said, site
 from tests.servers import Asked, LocalServer, scripted_server

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from agents.failures import ProviderError
 from agents.prompts import GATE_VARIABLES, VARIABLES, Prompts
 from agents.protocol import Agent, CallSite, DialogueSoFar, Refused, Utterance
-from agents.providers import ProviderError
 from agents.user import TrainedUserSimulator, UserSimulator
 from store.identity import call_id
 from store.records import Call, Message

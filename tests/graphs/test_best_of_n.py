@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents.providers import ProviderError
+from agents.failures import ProviderError
 from configs.load import ConfigError, load
 from configs.settings import CampaignSettings
 from graphs.best_of_n import Candidate, RewardModel, judged_by_reward

@@ -13,7 +13,7 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from agents.providers import ProviderError
+from agents.failures import ProviderError
 from agents.rehearsal.server import ServerSettings, serving
 from configs.errors import DescantError
 from configs.load import load

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agents.providers import ProviderError
+from agents.failures import ProviderError
 from configs.errors import DescantError
 from configs.load import load
 from configs.settings import CONTEXT_KINDS, CampaignSettings

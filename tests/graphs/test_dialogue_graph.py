@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agents.providers import ProviderError
+from agents.failures import ProviderError
 from store.records import DialogueStats
 from tests.graphs.conftest import Play, seed_of
 from tests.scripted import said

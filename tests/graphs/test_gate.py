@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from agents.failures import ProviderError
 from agents.gate import Gate
 from agents.gate_rules import Finding, PatternError
 from agents.prompts import GATE_VARIABLES, VARIABLES, Prompts
 from agents.protocol import DialogueSoFar, Utterance
-from agents.providers import ProviderError
 from configs.settings import CampaignSettings, GateSettings
 from graphs.campaign import campaign_identity
 from graphs.cast import models_in_use, prompts_of

@@ -1,0 +1,109 @@
+"""How one request travels: the protocol of what sends it, what comes back, and who sends for which model.
+
+A transport sends once and says what happened. Retries, budgets, limits and the journal are `agents.llm`'s.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from agents.failures import ProviderError, without_surrogates
+from agents.rehearsal.backend import PREFIX, RehearsalError
+from agents.rehearsal.backend import complete as rehearse
+from agents.secrets import Redactor
+from configs.model_settings import ModelSettings
+
+THOUGHTS = re.compile(r"\s*<(think|thinking|budget:thinking)>.*?</\1>", re.DOTALL)
+"""What some servers leave before an answer."""
+
+Spoken = Sequence[Mapping[str, str]]
+"""Messages as they are sent: `role` and `content`."""
+
+
+class Answer(NamedTuple):
+    """What one request brought, read out of the provider's response."""
+
+    text: str
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: float | None
+
+
+class Transport(Protocol):
+    """Sends requests to one role's model."""
+
+    async def send(self, spoken: Spoken, parameters: Mapping[str, Any]) -> Answer:
+        """One request.
+
+        Raises:
+            ProviderError: no usable answer came.
+        """
+        ...
+
+
+def transport_of(settings: ModelSettings, redact: Redactor) -> Transport:
+    """Who sends for a model: the process itself for the rehearsal, else directly or through LiteLLM."""
+    if is_rehearsed(settings):
+        return Rehearsed(settings.model)
+    from agents.direct import Direct, takes_directly
+
+    if takes_directly(settings):
+        return Direct(settings, redact)
+    from agents.through_litellm import ThroughLiteLLM
+
+    return ThroughLiteLLM(settings, redact)
+
+
+def is_rehearsed(settings: ModelSettings) -> bool:
+    """Whether the rehearsal inside this process answers."""
+    return settings.model.startswith(PREFIX) and settings.api_base is None and settings.checkpoint is None
+
+
+def answer_of(
+    *,
+    text: object,
+    refusal: object,
+    finish_reason: str | None,
+    prompt_tokens: object,
+    completion_tokens: object,
+    cost_usd: float | None,
+    redact: Redactor,
+) -> Answer:
+    """An answer that is one; every transport reads its response through this.
+
+    Raises:
+        ProviderError: it was withheld or refused, or is no text.
+    """
+    used = [count for count in (prompt_tokens, completion_tokens) if isinstance(count, int) and count >= 0]
+    paid = sum(used) if len(used) == 2 else None
+    if finish_reason == "content_filter":
+        raise ProviderError("content_filter", "the provider withheld the answer", paid_tokens=paid)
+    if text is None and isinstance(refusal, str) and refusal:
+        raise ProviderError("refusal", redact(without_surrogates(refusal)), paid_tokens=paid)
+    if text is not None and not isinstance(text, str):
+        raise ProviderError(
+            "bad_response", f"the answer is no text but {type(text).__name__}", passing=True, paid_tokens=paid
+        )
+    said = without_surrogates(text or "")
+    return Answer(
+        text=redact(THOUGHTS.sub("", said, count=1) if THOUGHTS.match(said) else said),
+        finish_reason=finish_reason,
+        prompt_tokens=prompt_tokens if isinstance(prompt_tokens, int) else None,
+        completion_tokens=completion_tokens if isinstance(completion_tokens, int) else None,
+        cost_usd=cost_usd,
+    )
+
+
+class Rehearsed:
+    """The rehearsal's answer without a network or LiteLLM around it."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+
+    async def send(self, spoken: Spoken, parameters: Mapping[str, Any]) -> Answer:
+        try:
+            done = rehearse(self._model, list(spoken), dict(parameters))
+        except RehearsalError as error:
+            raise ProviderError("bad_request", str(error)) from None
+        return Answer(done.content, done.finish_reason, done.prompt_tokens, done.completion_tokens, 0.0)
