@@ -2,6 +2,9 @@
 
 What SQL cannot count comes from `pair_stats` and `method_stats`, which `descant report` fills. docs/pair-quality.md
 says what each figure means.
+
+A filter on a campaign reaches the scans only where the campaign is grouped by, and where no part of a query is read twice
+(DuckDB would work it out whole, once, for both): so verdicts are joined to their pairs before anything is counted.
 """
 
 from configs.pairing_settings import METHODS
@@ -87,50 +90,49 @@ PAIR_VIEWS: dict[str, View] = {
             "high": f"Upper {_INTERVAL}",
         },
         f"""
-        WITH said AS (
+        WITH said AS NOT MATERIALIZED (
             SELECT label_set, coalesce(judge, judge_model) AS judge, pair_id, dialogue_id, rubric, presentation, verdict,
                 score
             FROM judgements WHERE turn_id IS NULL AND opponent_id IS NULL
-        ), compared AS (
-            SELECT label_set, judge, pair_id,
+        ), labels AS (
+            SELECT campaign_id, method, label_set, judge, pair_id,
                 CASE WHEN min(verdict) = max(verdict) THEN min(verdict)
                      WHEN bool_or(verdict = 'invalid') THEN 'invalid' ELSE 'tie' END AS label
-            FROM said
-            WHERE pair_id IS NOT NULL AND rubric IN ('compare', 'prefer', 'reference_compare', '{ORACLE}')
-            GROUP BY label_set, judge, pair_id
+            FROM said JOIN pairs USING (pair_id)
+            WHERE rubric IN ('compare', 'prefer', 'reference_compare', '{ORACLE}')
+            GROUP BY campaign_id, method, label_set, judge, pair_id
             HAVING count(DISTINCT presentation) = CASE WHEN bool_or(presentation = 'single') THEN 1 ELSE 2 END
-        ), graded AS (
-            SELECT label_set, judge, dialogue_id,
-                CASE WHEN count(score) = count(*) THEN avg(score) END AS score
-            FROM said WHERE pair_id IS NULL AND rubric IN ('score', 'reference') GROUP BY label_set, judge, dialogue_id
-        ), labels AS (
-            FROM compared
             UNION ALL
-            SELECT good.label_set, good.judge, pair_id,
-                CASE WHEN good.score IS NULL OR bad.score IS NULL THEN 'invalid'
-                     WHEN abs(good.score - bad.score) < 1e-9 THEN 'tie'
-                     WHEN good.score > bad.score THEN 'chosen' ELSE 'rejected' END
-            FROM pairs
-            JOIN graded AS good ON good.dialogue_id = chosen_id
-            JOIN graded AS bad
-                ON bad.dialogue_id = rejected_id AND bad.label_set = good.label_set AND bad.judge = good.judge
-        ), votes AS (
-            SELECT label_set, pair_id, count(*) FILTER (label = 'chosen') AS chosen,
-                count(*) FILTER (label = 'rejected') AS rejected, count(*) FILTER (label = 'tie') AS tie
-            FROM labels GROUP BY label_set, pair_id
+            SELECT campaign_id, method, label_set, judge, sides.pair_id,
+                CASE WHEN count(score) < count(*) THEN 'invalid'
+                     WHEN abs(avg(score) FILTER (is_chosen) - avg(score) FILTER (NOT is_chosen)) < 1e-9 THEN 'tie'
+                     WHEN avg(score) FILTER (is_chosen) > avg(score) FILTER (NOT is_chosen) THEN 'chosen'
+                     ELSE 'rejected' END
+            FROM (
+                SELECT campaign_id, method, pair_id, unnest([chosen_id, rejected_id]) AS dialogue_id,
+                    unnest([true, false]) AS is_chosen
+                FROM pairs
+            ) AS sides JOIN (FROM said WHERE pair_id IS NULL AND rubric IN ('score', 'reference')) AS graded USING (dialogue_id)
+            GROUP BY campaign_id, method, label_set, judge, sides.pair_id
+            HAVING bool_or(is_chosen) AND NOT bool_and(is_chosen)
+        ), voted AS (
+            SELECT campaign_id, method, label_set, list({{'judge': judge, 'label': label}}) AS of_judges,
+                count(*) FILTER (label = 'chosen') AS chosen, count(*) FILTER (label = 'rejected') AS rejected,
+                count(*) FILTER (label = 'tie') AS tie
+            FROM labels GROUP BY campaign_id, method, label_set, pair_id
         ), settled AS (
-            FROM labels
-            UNION ALL
-            SELECT label_set, '{MAJORITY}', pair_id,
-                CASE WHEN chosen + rejected + tie = 0 THEN 'invalid'
-                     WHEN chosen > greatest(rejected, tie) THEN 'chosen'
-                     WHEN rejected > greatest(chosen, tie) THEN 'rejected' ELSE 'tie' END
-            FROM votes
+            SELECT campaign_id, method, label_set, unnest(list_append(of_judges, {{
+                'judge': '{MAJORITY}',
+                'label': CASE WHEN chosen + rejected + tie = 0 THEN 'invalid'
+                              WHEN chosen > greatest(rejected, tie) THEN 'chosen'
+                              WHEN rejected > greatest(chosen, tie) THEN 'rejected' ELSE 'tie' END
+            }})) AS one
+            FROM voted
         ), counted AS (
-            SELECT campaign_id, method, label_set, judge, count(*) AS pairs,
-                count(*) FILTER (label = 'chosen') AS agree, count(*) FILTER (label = 'rejected') AS disagree,
-                count(*) FILTER (label = 'tie') AS tie, count(*) FILTER (label = 'invalid') AS invalid
-            FROM settled JOIN pairs USING (pair_id) GROUP BY campaign_id, method, label_set, judge
+            SELECT campaign_id, method, label_set, one.judge AS judge, count(*) AS pairs,
+                count(*) FILTER (one.label = 'chosen') AS agree, count(*) FILTER (one.label = 'rejected') AS disagree,
+                count(*) FILTER (one.label = 'tie') AS tie, count(*) FILTER (one.label = 'invalid') AS invalid
+            FROM settled GROUP BY campaign_id, method, label_set, one.judge
         )
         SELECT *, CASE WHEN agree + disagree > 0 THEN disagree / (agree + disagree) END AS noise,
             {_wilson("disagree", "(agree + disagree)", "-")} AS low,
@@ -220,11 +222,14 @@ PAIR_VIEWS: dict[str, View] = {
                     AS chosen_longer
             FROM pairs GROUP BY campaign_id, method
         ), majorities AS (
-            SELECT campaign_id, method, label_set, pairs AS of, noise, low, high, tie / pairs AS tie
+            SELECT campaign_id, method, label_set, {{
+                'label_set': label_set, 'of': pairs, 'noise': noise, 'low': low, 'high': high, 'tie': tie / pairs
+            }} AS said
             FROM label_noise WHERE judge = '{MAJORITY}'
-        ), independent AS (
-            FROM majorities WHERE label_set NOT IN ('{ORACLE}', 'campaign')
-            QUALIFY row_number() OVER (PARTITION BY campaign_id, method ORDER BY of DESC, label_set) = 1
+        ), told AS (
+            SELECT campaign_id, method, any_value(said) FILTER (label_set = '{ORACLE}') AS truth,
+                first(said ORDER BY said.of DESC, label_set) FILTER (label_set NOT IN ('{ORACLE}', 'campaign')) AS independent
+            FROM majorities GROUP BY campaign_id, method
         ), lost AS (
             SELECT campaign_id, count(*) AS caught, count(DISTINCT (dialogue_id, depth)) FILTER (
                     outcome = 'no_pair' AND (dialogue_id, depth) NOT IN (
@@ -246,8 +251,7 @@ PAIR_VIEWS: dict[str, View] = {
         FROM pair_costs AS costs
         LEFT JOIN about USING (campaign_id, method)
         LEFT JOIN pair_diversity USING (campaign_id, method)
-        LEFT JOIN (FROM majorities WHERE label_set = '{ORACLE}') AS truth USING (campaign_id, method)
-        LEFT JOIN independent USING (campaign_id, method)
+        LEFT JOIN told USING (campaign_id, method)
         LEFT JOIN lost USING (campaign_id)
         """,
     ),
