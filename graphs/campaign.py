@@ -24,6 +24,7 @@ from graphs.best_of_n import RewardModel
 from graphs.cast import build_cast, models_in_use, prompts_of, require_named_models, roles_in_use
 from graphs.crew import work_off
 from graphs.execute import Recipe, branches_of, build_recipe
+from graphs.garbage import seldom_collected
 from graphs.progress import Counters, Progress, Silent
 from store import resume
 from store.identity import campaign_id as identify
@@ -255,7 +256,7 @@ class _CampaignRun:
         self.writer.append(self._campaign("running"), *self.seeds)
         status: CampaignStatus = "paused"
         try:
-            with self.progress:
+            with self.progress, seldom_collected():
                 fatal = asyncio.run(
                     work_off(
                         self.open_trials,

@@ -28,6 +28,7 @@ from graphs.campaign import descant_version
 from graphs.cast import ModelMissingError
 from graphs.comparing import ORDERS
 from graphs.crew import work_off
+from graphs.garbage import seldom_collected
 from graphs.progress import Counters, Progress, Silent
 from store import judging as stored
 from store import resume
@@ -318,7 +319,7 @@ class _JudgingRun:
         self.writer.append(self._campaign("running"))
         status: CampaignStatus = "paused"
         try:
-            with self.progress:
+            with self.progress, seldom_collected():
                 fatal = asyncio.run(
                     work_off(
                         self.open_tasks,
