@@ -23,6 +23,8 @@ def content_hash(*parts: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if type(value) is Message:  # by the hundred in each call of a long dialogue; both of its fields are plain texts
+        return value.__dict__
     return value.model_dump(mode="json")
 
 

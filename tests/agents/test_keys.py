@@ -117,6 +117,16 @@ def test_what_looks_like_a_key_is_hidden_and_ordinary_words_are_not() -> None:
         assert redact(words) == words
 
 
+@pytest.mark.parametrize(
+    "prefix",
+    ["sk-", "sk_", "pk-", "pk_", "rk-", "rk_", "gsk-", "gsk_", "hf-", "hf_", "xai-", "xai_", "AIza", "Bearer "],
+)
+def test_every_kind_of_key_is_hidden_where_nothing_else_looks_like_one(prefix: str) -> None:
+    shown = f"{prefix}0123456789abcdef"
+    hidden = Redactor([], {})(f"your {shown}, sir")
+    assert hidden in ("your [redacted], sir", "your Bearer [redacted], sir")
+
+
 def test_a_key_that_is_missing_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "EMPTY_KEY", "")
     with pytest.raises(KeyMissingError, match="EMPTY_KEY is not set or empty"):
