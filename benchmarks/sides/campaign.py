@@ -3,13 +3,13 @@
 With `--forget` a writer is put in that notes nothing: what is left is the campaign without journaling and storing.
 """
 
+import argparse
 import json
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
 
-from agents.providers import load_litellm
 from benchmarks.sides.task import MAX_TOKENS, TEMPERATURE, first_turns, measured, parser_of
 from configs.settings import CampaignSettings
 from graphs import campaign
@@ -28,37 +28,36 @@ class Forgetful(Writer):
         pass
 
 
-def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--forget", action="store_true", help="Without journal and store.")
-    parser.add_argument("--model-settings", default="{}", help="More settings of the model, as JSON.")
-    arguments = parser.parse_args()
-
-    settings = CampaignSettings.model_validate(
+def settings_of(arguments: argparse.Namespace) -> CampaignSettings:
+    model = {"model": f"hosted_vllm/{arguments.model}", "api_base": arguments.api_base}
+    model |= {"temperature": TEMPERATURE, "max_tokens": MAX_TOKENS, **json.loads(arguments.model_settings)}
+    return CampaignSettings.model_validate(
         {
             "name": "throughput",
             "recipe": "dialogue",
             "turns": arguments.turns,
             "concurrency": arguments.concurrency,
             "seeds": {"path": "-"},
-            "models": {
-                "default": {
-                    "model": f"hosted_vllm/{arguments.model}",
-                    "api_base": arguments.api_base,
-                    "temperature": TEMPERATURE,
-                    "max_tokens": MAX_TOKENS,
-                    **json.loads(arguments.model_settings),
-                }
-            },
+            "models": {"default": model},
         }
     )
-    opened = [(Message(role="user", content=text),) for text in first_turns(arguments.dialogues)]
-    seeds = [
+
+
+def seeds_of(dialogues: int) -> list[Seed]:
+    opened = [(Message(role="user", content=text),) for text in first_turns(dialogues)]
+    return [
         Seed(seed_id=seed_id(messages, 0), source="-", messages=messages, split=split_of(messages))
         for messages in opened
     ]
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--forget", action="store_true", help="Without journal and store.")
+    parser.add_argument("--model-settings", default="{}", help="More settings of the model, as JSON.")
+    arguments = parser.parse_args()
+    settings, seeds = settings_of(arguments), seeds_of(arguments.dialogues)
     forgetting = patch.object(campaign, "Writer", Forgetful) if arguments.forget else nullcontext()
-    load_litellm()  # 2.6 s that are no part of the campaign
     with tempfile.TemporaryDirectory() as folder, forgetting, measured():
         report = campaign.run_campaign(settings, seeds, Path(folder) / "corpus.duckdb")
     assert report.done == arguments.dialogues, report
