@@ -68,12 +68,15 @@ def asks_which_is_better(settings: CampaignSettings) -> bool:
     return settings.recipe == "rlaif" or (settings.recipe == "rmboost" and verifies)
 
 
-def build_cast(settings: CampaignSettings, prompts: Prompts, ledger: Ledger) -> Cast:
-    redact = Redactor(key_references(settings))
+MakeModel = Callable[[ModelSettings], LanguageModel]
 
-    def model(role_settings: ModelSettings) -> LanguageModel:
-        return LanguageModel(role_settings, ledger, redact)
 
+def build_cast(
+    settings: CampaignSettings, prompts: Prompts, ledger: Ledger, *, make_model: MakeModel | None = None
+) -> Cast:
+    """`make_model`: what a role's settings become, in place of the model that they name."""
+    redact = Redactor(key_references(settings) if make_model is None else ())
+    model = make_model or (lambda role_settings: LanguageModel(role_settings, ledger, redact))
     models = settings.models
     user: Agent = ScriptedUser()
     if settings.script != "only":

@@ -1,4 +1,4 @@
-"""The verbs of this floor: `run`, `judge`, `context`, `report`. Parses, builds, calls one function, prints."""
+"""The verbs of this floor: `plan`, `run`, `judge`, `context`, `report`. Parses, builds, calls one function, prints."""
 
 import json
 from collections.abc import Callable
@@ -80,6 +80,70 @@ def run(
         click.echo(json.dumps(shown if len(campaigns) > 1 else shown[0], indent=2))
     if reports[-1].stop_reason is not None:
         raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.argument("config")
+@click.option(
+    "--seeds",
+    "seeds_path",
+    metavar="FILE",
+    help="Seeds: a file or a Hugging Face dataset, in place of the config's seeds.path.",
+)
+@click.option("--db", default="corpus.duckdb", show_default=True, metavar="FILE", help="The corpus, if there is one.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many seeds, from the front.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. --set turns=3.")
+@click.option("--skip-bad", is_flag=True, help="Leave out seeds that cannot be read, and count them.")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    help="Playings of seeds to look at: 8 where they are rehearsed, all that are recorded.",
+)
+@click.option(
+    "--tokens-an-answer",
+    type=click.IntRange(min=1),
+    help="How long a real model's answers are expected to be, where they are rehearsed.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def plan(
+    config: str,
+    seeds_path: str | None,
+    db: str,
+    limit: int | None,
+    overrides: tuple[str, ...],
+    skip_bad: bool,
+    sample: int | None,
+    tokens_an_answer: int | None,
+    as_json: bool,
+) -> None:
+    """Estimate what a campaign will take before any is spent: calls, tokens and dollars by role, low, expected and high.
+
+    CONFIG and the options as for `run`. It goes by recorded dialogues where the corpus has some, else it rehearses a few in
+    memory. Nothing is sent or written, and no key is needed.
+    """
+    from configs.comparison import load_campaigns
+    from graphs.plan import check_budget, plan_campaign
+    from graphs.plan_table import print_plans, to_json, verdicts_json
+    from graphs.seeds import load_seeds
+
+    extra = [f"seeds.path={json.dumps(seeds_path)}"] if seeds_path else []
+    extra += [f"seeds.limit={limit}"] if limit else []
+    campaigns = load_campaigns(config, overrides=[*overrides, *extra])
+    seeds = load_seeds(campaigns[0], skip_bad=skip_bad)
+    for skipped in seeds.skipped:
+        click.echo(f"skipped {skipped}", err=True)
+    plans = [
+        plan_campaign(settings, seeds.seeds, Path(db), sample=sample, tokens_an_answer=tokens_an_answer)
+        for settings in campaigns
+    ]
+    verdicts = check_budget(plans, campaigns[0])
+    if as_json:
+        shown = {"campaigns": [to_json(found) for found in plans], "budget": verdicts_json(verdicts)}
+        click.echo(json.dumps(shown, indent=2))
+        return
+    from rich.console import Console
+
+    print_plans(plans, verdicts, Console(highlight=False))
 
 
 def _sayer(quiet: bool) -> Callable[[str], None]:
@@ -219,4 +283,4 @@ def report(db: str, campaigns: tuple[str, ...], method: str | None, label_sets: 
     print_report(reports, Console(highlight=False))
 
 
-COMMANDS = [run, judge, context, report]
+COMMANDS = [plan, run, judge, context, report]
