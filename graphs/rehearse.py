@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
+from agents.failures import ProviderError
 from agents.ledger import CampaignStopping, Ledger, forget
 from agents.llm import LanguageModel, Reply, fold_system, request_parameters
 from agents.prices import Price, price_of
 from agents.prompts import Prompts
 from agents.protocol import CallSite
-from agents.providers import ProviderError
 from agents.rehearsal.backend import PREFIX, RehearsalError
 from agents.rehearsal.backend import complete as rehearse
 from agents.secrets import Redactor

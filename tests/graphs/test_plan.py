@@ -30,7 +30,7 @@ QUESTIONS = (
 CHEAP = {"input": 1.0, "output": 10.0}
 
 
-def rehearsal(preset: str = "rehearsal", **overrides: Any) -> CampaignSettings:
+def rehearsal(preset: str = "rehearsal", /, **overrides: Any) -> CampaignSettings:
     return load(preset, CampaignSettings, overrides=[f"{key}={json.dumps(value)}" for key, value in overrides.items()])
 
 
