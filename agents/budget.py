@@ -5,7 +5,7 @@ One that was sent and never answered keeps what it held, since it may have been 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -98,20 +98,20 @@ class Budget:
         self._changed = asyncio.Event()
         self._in_flight = 0
 
-    async def hold(self, held: Held, still_open: Callable[[], None]) -> str | None:
+    async def hold(self, held: Held, still_open: Callable[[], Awaitable[None]]) -> str | None:
         """Count a request before it is sent; where it is not sent, the reason: the cap that it might pass.
 
         As long as calls in flight could give back enough, it waits for them.
 
         Args:
-            still_open: called after each wait; raises where the campaign has stopped meanwhile.
+            still_open: awaited after each wait; raises where the campaign has stopped meanwhile.
         """
         while (reason := self._lacking(held, in_flight=True)) is not None:
             if not self._in_flight or self._lacking(held, in_flight=False) is not None:
                 return reason
             self._changed.clear()
             await self._changed.wait()
-            still_open()
+            await still_open()
         self._in_flight += 1
         for account in self._of(held.role):
             account.spent.calls += 1
@@ -136,6 +136,11 @@ class Budget:
             account.spent.completion_tokens += completion_tokens
             account.spent.cost_usd += usd or 0.0
             account.spent.unpriced_calls += usd is None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are out."""
+        return self._in_flight
 
     def wake(self) -> None:
         """Let those that wait look again."""

@@ -163,8 +163,8 @@ class Ledger:
         Raises:
             CampaignStopping: the request could go over a cap. The campaign stops with it.
         """
-        self.check_open()
-        if (reason := await self.budget.hold(held, self.check_open)) is not None:
+        await self.at_the_door()
+        if (reason := await self.budget.hold(held, self.at_the_door)) is not None:
             self.stop(reason)
             self.check_open()
         self.sent += 1

@@ -18,10 +18,12 @@ from agents.ledger import Ledger
 from agents.preflight import check
 from agents.prices import require_prices
 from agents.prompts import Prompts
+from agents.transport import is_rehearsed
 from configs.errors import DescantError
 from configs.settings import CampaignSettings, GateSettings
 from graphs.best_of_n import RewardModel
 from graphs.cast import build_cast, models_in_use, prompts_of, require_named_models, roles_in_use
+from graphs.control import Control
 from graphs.crew import work_off
 from graphs.execute import Recipe, branches_of, build_recipe
 from graphs.garbage import seldom_collected
@@ -30,6 +32,7 @@ from store import resume
 from store.identity import campaign_id as identify
 from store.identity import content_hash, dialogue_id
 from store.records import Branch, Campaign, CampaignStatus, Seed
+from store.retry import ToRetry
 from store.writer import Writer
 
 
@@ -245,10 +248,12 @@ class _CampaignRun:
             for seed in seeds
             for number in range(self.settings.trials)
         ]
+        self.trials = {(trial.seed.seed_id, trial.number): trial for trial in trials}
         self.open_trials = [trial for trial in trials if any(id not in ended for id in trial.dialogue_ids.values())]
         statuses = [ended.get(identity) for trial in trials for identity in trial.dialogue_ids.values()]
         done, failed = statuses.count("done"), statuses.count("failed")
         self.counters = Counters(total=len(statuses), done=done, failed=failed, ended_before=done + failed)
+        self.control = Control(writer, self._campaign, take_back=self._take_back)
 
     def to_the_end(self) -> CampaignReport:
         """Play what is open until it ended or the campaign stops; then tell."""
@@ -266,6 +271,8 @@ class _CampaignRun:
                         counters=self.counters,
                         progress=self.progress,
                         in_flight=self.recipe.branches_at_once,
+                        staggered=not all(is_rehearsed(model) for model in models_in_use(self.settings).values()),
+                        watch=self.control,
                     )
                 )
             status = "paused" if self.ledger.stop_reason else "done"
@@ -278,11 +285,26 @@ class _CampaignRun:
 
     async def _play(self, trial: Trial) -> None:
         outcome = await self.recipe.play(trial.seed, trial.number)
-        self.writer.append(*outcome.records)
+        await self.writer.note(*outcome.records)
         for identity in trial.dialogue_ids.values():
             self.ledger.forget(identity)
         self.counters.done += outcome.done
         self.counters.failed += outcome.failed
+
+    async def _take_back(self, found: ToRetry) -> list[Trial]:
+        """The trials of this run that are open again, their calls remembered; another run's are left to it."""
+        own = [row for row in found.dialogues if row.campaign_id == self.recipe.campaign_id]
+        taken = {key: self.trials[key] for row in own if (key := (row.seed_id, row.trial)) in self.trials}
+        calls = await asyncio.to_thread(
+            resume.open_calls, self.writer.path, self.recipe.campaign_id, dialogue_ids=found.with_calls
+        )
+        self.ledger.remember(calls)
+        for row in own:
+            if (row.seed_id, row.trial) in taken:
+                self.counters.done -= row.status == "done"
+                self.counters.failed -= row.status == "failed"
+        self.counters.ended_before = min(self.counters.ended_before, self.counters.ended)
+        return list(taken.values())
 
     def _campaign(self, status: CampaignStatus) -> Campaign:
         config = self.settings.model_dump(mode="json")

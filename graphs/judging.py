@@ -27,6 +27,7 @@ from configs.model_settings import ModelSettings
 from graphs.campaign import descant_version
 from graphs.cast import ModelMissingError
 from graphs.comparing import ORDERS
+from graphs.control import Control
 from graphs.crew import work_off
 from graphs.garbage import seldom_collected
 from graphs.progress import Counters, Progress, Silent
@@ -328,6 +329,7 @@ class _JudgingRun:
                         ledger=self.ledger,
                         counters=self.counters,
                         progress=self.progress,
+                        watch=Control(self.writer, self._campaign),
                     )
                 )
             status = "paused" if self.ledger.stop_reason else "done"
@@ -348,7 +350,7 @@ class _JudgingRun:
                 raise
             self.counters.failed += 1
             return
-        self.writer.append(self._judgement(task, opinion))
+        await self.writer.note(self._judgement(task, opinion))
         self.counters.done += 1
         self.invalid += opinion.verdict == "invalid"
 

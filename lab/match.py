@@ -22,6 +22,7 @@ from configs.errors import DescantError
 from configs.settings import CampaignSettings
 from graphs.campaign import descant_version
 from graphs.cast import build_cast, models_in_use, require_named_models, roles_in_use
+from graphs.control import Control
 from graphs.crew import work_off
 from graphs.progress import Counters, Progress
 from graphs.side_by_side import side_by_side
@@ -158,7 +159,7 @@ def hold_match(
         status: CampaignStatus = "paused"
         try:
             with progress:
-                fatal = asyncio.run(match.to_the_end())
+                fatal = asyncio.run(match.to_the_end(Control(writer, row)))
             status = "paused" if ledger.stop_reason else "done"
         finally:
             writer.append(row(status))
@@ -220,7 +221,7 @@ class _Match:
             found.append(None if first is None or second is None else settled(first, second))
         return tuple(found)
 
-    async def to_the_end(self) -> DescantError | None:
+    async def to_the_end(self, control: Control) -> DescantError | None:
         """Hold all meetings; the error that stopped them, if one did."""
         return await work_off(
             self.pairs,
@@ -229,6 +230,7 @@ class _Match:
             ledger=self.ledger,
             counters=self.counters,
             progress=self.progress,
+            watch=control,
         )
 
     async def _meet(self, pair: Pairing) -> None:
@@ -272,7 +274,7 @@ class _Match:
             presentation=order,
             **said,
         )
-        self.writer.append(judgement)
+        await self.writer.note(judgement)
         self.verdicts[judgement.judgement_id] = judgement.verdict
 
     def _meeting(self, pair: Pairing) -> str:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from store.control_commands import COMMANDS as CONTROL
+
 if TYPE_CHECKING:
     from store.importing import CountTokens
 
@@ -257,4 +259,4 @@ def _counter(tokenizer: str | None) -> "CountTokens | None":
     return counter
 
 
-COMMANDS = [status, show, schema, sql, export, import_conversations, stats, agreement]
+COMMANDS = [status, *CONTROL, show, schema, sql, export, import_conversations, stats, agreement]

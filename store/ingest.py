@@ -12,7 +12,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from store import segments
+from store import reopen, segments
 from store.database import StoreError, first_line
 from store.records import RECORDS
 from store.tables import MESSAGES
@@ -20,6 +20,7 @@ from store.tables import MESSAGES
 BATCH_BYTES = 32 << 20
 _TABLE_START = len(b'{"t":"')
 _TO_ROW = len(b'","r":')
+_OPEN = b'"status":"open"'
 
 
 class IngestError(StoreError):
@@ -87,8 +88,11 @@ def ingest(connection: duckdb.DuckDBPyConnection, batch: Batch) -> int:
         # Parsed outside the transaction, which an unreadable row would abort.
         unreadable = sum(_parse(connection, table, rows) for table, rows in batch.rows.items())
         connection.execute("BEGIN")
+        opened = _opened(connection) if any(_OPEN in row for row in batch.rows.get("dialogues", ())) else []
         for table in batch.rows:
             _replace(connection, table)
+        if opened:
+            reopen.clear(connection, opened)
         for segment, offset in batch.offsets.items():
             connection.execute("DELETE FROM ingested WHERE segment = ?", [segment])
             connection.execute("INSERT INTO ingested VALUES (?, ?)", [segment, offset])
@@ -138,6 +142,12 @@ def _replace(connection: duckdb.DuckDBPyConnection, table: str) -> None:
     connection.execute(f"DELETE FROM {table} WHERE ({key}) IN (SELECT ({key}) FROM {fresh})")
     connection.execute(f"INSERT INTO {table} SELECT {selected} FROM {latest}")
     connection.execute(f"DROP TABLE {fresh}")
+
+
+def _opened(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """The dialogues among the fresh ones that are to be played again."""
+    rows = connection.execute("SELECT DISTINCT dialogue_id FROM fresh_dialogues WHERE status = 'open'").fetchall()
+    return [row[0] for row in rows]
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str]]:

@@ -63,22 +63,34 @@ def failed_calls(path: str | os.PathLike[str], campaign_id: str) -> int:
 
 
 def finished_dialogues(path: str | os.PathLike[str], campaign_id: str) -> dict[str, str]:
-    """`done` or `failed`, by dialogue."""
-    rows = query(path, "SELECT dialogue_id, status FROM dialogues WHERE campaign_id = ?", [campaign_id])
+    """`done` or `failed`, by dialogue; those that are to be played again are none."""
+    rows = query(
+        path, "SELECT dialogue_id, status FROM dialogues WHERE campaign_id = ? AND status <> 'open'", [campaign_id]
+    )
     return {row["dialogue_id"]: row["status"] for row in rows}
 
 
-def open_calls(path: str | os.PathLike[str], campaign_id: str) -> list[Call]:
-    """The calls of dialogues that have not ended, superseded ones left out, in the order in which they began."""
+def open_calls(
+    path: str | os.PathLike[str], campaign_id: str, *, dialogue_ids: Sequence[str] | None = None
+) -> list[Call]:
+    """The calls of dialogues that have not ended, superseded ones left out, in the order in which they began.
+
+    `dialogue_ids`: only of these.
+    """
+    chosen = "" if dialogue_ids is None else "AND dialogue_id IN (SELECT unnest($dialogues))"
+    parameters: dict[str, object] = {"campaign": campaign_id} | (
+        {} if dialogue_ids is None else {"dialogues": list(dialogue_ids)}
+    )
     with reading(path) as connection:
         cursor = connection.execute(
             f"""
             SELECT {", ".join(Call.model_fields)} FROM calls
-            WHERE campaign_id = ? AND status <> 'superseded'
-                AND dialogue_id NOT IN (SELECT dialogue_id FROM dialogues WHERE campaign_id = ?)
+            WHERE campaign_id = $campaign AND status <> 'superseded'
+                AND dialogue_id NOT IN (SELECT dialogue_id FROM dialogues WHERE campaign_id = $campaign AND status <> 'open')
+                {chosen}
             ORDER BY created_at, call_id
             """,
-            [campaign_id, campaign_id],
+            parameters,
         )
         rows = [dict(zip(Call.model_fields, row, strict=True)) for row in cursor.fetchall()]
     for row in rows:

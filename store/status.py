@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from store.database import database_path, query
+from store.live import dialogues_to_play_again, live_of, print_live
 from store.lock import Lock
 from store.segments import pending_rows
 from store.transcript import neutral, print_wide
@@ -30,7 +31,8 @@ def status_of(path: str | os.PathLike[str]) -> dict[str, Any]:
         WITH played AS (
             SELECT campaign_id, seed_id, bool_or(dialogues.status = 'failed') AS failed
             FROM dialogues JOIN campaigns USING (campaign_id)
-            WHERE recipe <> 'capo' OR branch = 'main'  -- a negative that failed is lost alone
+            WHERE (recipe <> 'capo' OR branch = 'main')  -- a negative that failed is lost alone
+                AND dialogues.status <> 'open'
             GROUP BY campaign_id, seed_id
         ), counted AS (
             SELECT campaign_id, count(*) FILTER (NOT failed) AS seeds_done, count(*) FILTER (failed) AS seeds_failed
@@ -54,8 +56,14 @@ def status_of(path: str | os.PathLike[str]) -> dict[str, Any]:
         if campaign["status"] == "running" and writer is None:
             campaign["status"] = "interrupted"  # its process died; the same command goes on
         campaign["usage"] = usage[campaign["campaign_id"]]
+    waiting = dialogues_to_play_again(file)
+    for campaign in campaigns:
+        campaign["dialogues_open"] = waiting.get(campaign["campaign_id"], 0)
+    live, unanswered = live_of(file)
     return {
         "database": str(file),
+        "live": live,
+        "unanswered": unanswered,
         "writer_pid": writer,
         "pending_rows": pending_rows(file, offsets),
         "campaigns": campaigns,
@@ -83,7 +91,8 @@ def print_status(status: dict[str, Any], console: Console) -> None:
                 Text(
                     f"  seeds: {campaign['seeds_done']} done, {campaign['seeds_failed']} failed"
                     f"{'' if total is None else f', {total} in all'} · "
-                    f"dialogues: {campaign['dialogues_done']} done, {campaign['dialogues_failed']} failed · "
+                    f"dialogues: {campaign['dialogues_done']} done, {campaign['dialogues_failed']} failed"
+                    f"{_to_play_again(campaign)} · "
                     f"pairs: {campaign['pairs']}"
                 ),
                 soft_wrap=not console.is_terminal,
@@ -93,9 +102,15 @@ def print_status(status: dict[str, Any], console: Console) -> None:
             unanswered = sum(row["in_flight"] for row in campaign["usage"])
             if unanswered:
                 console.print(Text(f"calls without an answer so far: {unanswered:,}", style="dim"))
+    print_live(status["live"], status["unanswered"], console)
     if status["pending_rows"]:
         who = f"process {status['writer_pid']} is writing" if status["writer_pid"] else "the next run takes them in"
         console.print(Text(f"{status['pending_rows']} rows wait in the journal ({who})", style="dim"))
+
+
+def _to_play_again(campaign: dict[str, Any]) -> str:
+    waiting = campaign["dialogues_open"]
+    return f", {waiting} to be played again" if waiting else ""
 
 
 def _usage_table(usage: list[dict[str, Any]]) -> Table:

@@ -1,0 +1,128 @@
+"""Asking a campaign over its socket: where it lies, who answers, and what is said where nobody does."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from store.control import (
+    LONGEST_ADDRESS,
+    NoAnswerError,
+    NobodyListensError,
+    RefusedError,
+    address,
+    ask,
+    socket_path,
+    tell,
+)
+from store.database import StoreError
+from store.records import Record
+from store.writer import Writer
+from tests.store.store_samples import campaign
+
+Answer = Callable[[bytes], bytes]
+
+
+@contextmanager
+def listening(database: Path, answer: Answer) -> Iterator[list[bytes]]:
+    """Somebody who takes one connection, reads one line, and sends what `answer` makes of it."""
+    heard: list[bytes] = []
+    done = threading.Event()
+    with socket.socket(socket.AF_UNIX) as listener:
+        with address(socket_path(database)) as where:
+            listener.bind(where)
+        listener.listen()
+
+        def serve() -> None:
+            link, _ = listener.accept()
+            with link:
+                heard.append(link.recv(1 << 16))
+                link.sendall(answer(heard[0]))
+                if not answer(heard[0]):
+                    done.wait(10)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield heard
+        done.set()
+        thread.join(10)
+
+
+def test_one_line_is_asked_and_one_answered(db: Path) -> None:
+    with listening(db, lambda _: b'{"state": "running"}\n') as heard:
+        assert ask(db, {"ask": "status"}) == {"state": "running"}
+    assert json.loads(heard[0]) == {"ask": "status"}
+    assert heard[0].endswith(b"\n")
+
+
+def test_nobody_listens_where_there_is_no_socket_or_only_one_that_was_left_behind(db: Path) -> None:
+    assert ask(db, {"ask": "status"}) is None
+    with listening(db, lambda _: b"{}\n"):
+        ask(db, {"ask": "status"})
+    assert socket_path(db).exists()
+    assert ask(db, {"ask": "status"}) is None
+    socket_path(db).unlink()
+    socket_path(db).write_text("no socket at all")
+    assert ask(db, {"ask": "status"}) is None
+
+
+def test_a_database_in_a_deep_folder_can_be_asked(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    deep.mkdir(parents=True)
+    database = deep / "corpus.duckdb"
+    assert len(str(socket_path(database))) > LONGEST_ADDRESS + 90
+    with listening(database, lambda _: b'{"deep": true}\n'):
+        assert ask(database, {}) == {"deep": True}
+
+
+@pytest.mark.parametrize("folder", ["", "d" * 150])
+def test_a_database_of_a_long_name_can_be_asked(tmp_path: Path, folder: str) -> None:
+    database = tmp_path / folder / ("n" * 200 + ".duckdb")
+    database.parent.mkdir(exist_ok=True)
+    with listening(database, lambda _: b'{"long": true}\n'):
+        assert ask(database, {}) == {"long": True}
+    assert socket_path(database) != socket_path(database.with_name("m" * 200 + ".duckdb"))
+
+
+def test_a_link_to_a_database_asks_the_same_campaign(db: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link.duckdb"
+    link.symlink_to(db)
+    with listening(db, lambda _: b'{"same": 1}\n'):
+        assert ask(link, {}) == {"same": 1}
+
+
+def test_a_campaign_that_says_nothing_is_not_waited_for(db: Path) -> None:
+    with listening(db, lambda _: b""), pytest.raises(NoAnswerError, match=r"did not answer within 0\.1 s"):
+        ask(db, {}, timeout_seconds=0.1)
+
+
+def test_a_campaign_that_ends_in_the_middle_listens_no_more(db: Path) -> None:
+    with listening(db, lambda _: b'{"half":'):
+        assert ask(db, {}) is None
+
+
+@pytest.mark.parametrize("said", [b"not JSON\n", b"[1]\n", b"\xff\xfe\n"])
+def test_an_answer_in_other_words_is_told(db: Path, said: bytes) -> None:
+    with listening(db, lambda _: said), pytest.raises(NoAnswerError, match="cannot be read"):
+        ask(db, {})
+
+
+def test_a_refusal_is_raised_with_its_reason(db: Path) -> None:
+    with listening(db, lambda _: b'{"error": "it is stopping"}\n'), pytest.raises(RefusedError, match="it is stopping"):
+        ask(db, {})
+
+
+def test_where_no_campaign_runs_one_is_told_what_to_do(fill: Callable[[Record], Path], db: Path) -> None:
+    with pytest.raises(StoreError, match="there is no database"):
+        tell(db, {}, instead="begin one")
+    fill(campaign())
+    with pytest.raises(NobodyListensError, match=r"no campaign is running on .*: begin one") as raised:
+        tell(db, {}, instead="begin one")
+    assert raised.value.exit_code == 2
+    with Writer(db), pytest.raises(NobodyListensError, match="does not listen"):
+        tell(db, {}, instead="begin one")
