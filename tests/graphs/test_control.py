@@ -208,9 +208,10 @@ def test_the_two_branches_of_a_music_seed_count_as_two_dialogues(api_base: str, 
 
 @pytest.mark.chain
 def test_a_held_campaign_that_is_interrupted_ends_and_goes_on_by_its_command(api_base: str, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(json.dumps(settings_for(api_base).model_dump(mode="json")))
+    seeds = {"format": "rehearsal", "limit": 100}
+    (tmp_path / "config.yaml").write_text(json.dumps(settings_for(api_base, seeds=seeds).model_dump(mode="json")))
     database = tmp_path / "corpus.duckdb"
-    process = start_descant("run", "config.yaml", cwd=tmp_path)
+    process = start_descant("run", "config.yaml", "--set", "concurrency=1", cwd=tmp_path)
     wait_until(lambda: (ask(database, {"ask": "status"}) or {"calls_sent": 0})["calls_sent"] >= 8)
     paused = descant("pause", cwd=tmp_path)
     assert (paused.returncode, paused.stderr) == (0, "")
@@ -226,8 +227,8 @@ def test_a_held_campaign_that_is_interrupted_ends_and_goes_on_by_its_command(api
     assert resumed.returncode == 2
     assert resumed.stderr.startswith("error: no campaign is running on ")
     assert len(resumed.stderr.splitlines()) == 1
-    report = json.loads(descant("run", "config.yaml", "--json", cwd=tmp_path).stdout)
-    assert (report["done"], report["stop_reason"]) == (SEEDS, None)
+    report = json.loads(descant("run", "config.yaml", "--json", "--set", "concurrency=50", cwd=tmp_path).stdout)
+    assert (report["done"], report["stop_reason"]) == (100, None)
     assert report["calls_reused"] > 0
 
 
