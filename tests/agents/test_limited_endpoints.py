@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -65,7 +66,7 @@ class Eager(Ledger):
         await asyncio.sleep(seconds / 1000)
 
 
-def ask_all(endpoint: Endpoint, n: int, *, at_once: int, **settings: float) -> tuple[Limiter, float]:
+def ask_all(endpoint: Endpoint, n: int, *, at_once: int, **settings: Any) -> tuple[Limiter, float]:
     """`n` calls, so many of them at once; the limiter in the end, and the seconds that it took."""
 
     async def run() -> tuple[Limiter, float]:
