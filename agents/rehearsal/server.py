@@ -100,8 +100,7 @@ class Server:
             self.log.arrived(number, call, fault, body)
         response, end, content = await self._answer(request, raw, body, fault, number)
         if self.log is not None:
-            is_gone = end == "answered" and _is_gone(request)
-            self.log.ended(number, "left" if is_gone else end, response.status_code, content)
+            self.log.ended(number, end, response.status_code, content)
         return response
 
     async def _answer(
@@ -113,6 +112,8 @@ class Server:
         delay_ms = self.settings.latency_ms + (self.settings.slow_ms if fault == "slow" else 0.0)
         if delay_ms:
             await asyncio.sleep(delay_ms / 1000.0)
+        if _is_gone(request):
+            return Response(status_code=503), "left", None
         if not _is_request(body):
             return _error(400, _what_is_wrong(raw), "invalid_request_error"), "error", None
         try:

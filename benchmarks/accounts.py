@@ -1,0 +1,220 @@
+"""Whether the server's log, the journal and two corpora agree: what was asked, what was paid, what came of it.
+
+Knows neither processes nor faults; `benchmarks.faults_and_kills` makes what is checked here.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from agents.rehearsal.request_log import Arrival, call_key
+from store.database import query
+from store.segments import journal_folder, segments
+
+IDS = {
+    "campaigns": "campaign_id",
+    "seeds": "seed_id",
+    "dialogues": "dialogue_id",
+    "turns": "turn_id",
+    "perturbations": "perturbation_id",
+    "judgements": "judgement_id",
+    "pairs": "pair_id",
+    "calls": "call_id",
+    "dialogue_stats": "dialogue_id",
+}
+HOW_IT_WENT = {"created_at", "latency_ms", "attempts", "lost_tokens", "lost_usd"}
+"""Columns of a call that tell how it went, not what was said."""
+
+Row = dict[str, Any]
+
+
+class Killed(NamedTuple):
+    """What was known when a process had been killed."""
+
+    arrivals: int
+    """Requests that the server had got."""
+    paid: frozenset[str]
+    """Calls whose answer the journal had, as `call_key`s."""
+    in_flight: frozenset[str]
+    """Calls that the journal had as started only, as seeds: a started row holds no messages."""
+    twice: tuple[str, ...]
+    """Calls that the journal had as done more than once, or as started again after that; there must be none."""
+
+
+def when_killed(database: Path, arrivals: int) -> Killed:
+    """Read the journal, and the database behind it, as the dead process left them."""
+    rows: dict[str, Row] = {}
+    twice = []
+    if database.exists():
+        for row in query(database, "SELECT call_id, status, messages, parameters FROM calls"):
+            rows[row["call_id"]] = row | {"parameters": orjson.loads(row["parameters"])}
+    before = {identity for identity, row in rows.items() if row["status"] == "done"}
+    done_in_journal = set()
+    for row in _noted_calls(database):
+        identity = row["call_id"]
+        if identity in done_in_journal:
+            twice.append(identity)
+        if row["status"] == "done":
+            done_in_journal.add(identity)
+        rows[identity] = row
+    paid = {_key(rows[identity]) for identity in before | done_in_journal}
+    in_flight = {str(row["parameters"]["seed"]) for row in rows.values() if row["status"] == "started"}
+    return Killed(arrivals, frozenset(paid), frozenset(in_flight), tuple(twice))
+
+
+def _noted_calls(database: Path) -> Iterator[Row]:
+    for segment in segments(journal_folder(database)):
+        whole, _, _ = segment.read_bytes().rpartition(b"\n")
+        for line in whole.splitlines():
+            noted = orjson.loads(line)
+            if noted["t"] == "calls":
+                yield noted["r"]
+
+
+def _key(row: Row) -> str:
+    return call_key(row["messages"], row["parameters"]["seed"])
+
+
+class Payments(NamedTuple):
+    """What the server's log says of calls that were asked more than once."""
+
+    requests: int
+    calls: int
+    again_though_noted: int
+    """Requests for calls whose answer the journal had at a kill before them."""
+    answered_again: int
+    """Calls that the server answered whole more than once."""
+    not_in_flight: int
+    """Of those, the ones that no kill between the two answers explains."""
+    in_flight: int
+    """Calls in flight at the kills, all kills together."""
+    noted_twice: int
+
+
+def payments(log: Sequence[Arrival], kills: Sequence[Killed]) -> Payments:
+    again = sum(
+        arrival.call in kill.paid for kill in kills for arrival in log[kill.arrivals :] if arrival.call is not None
+    )
+    answers: dict[str, list[int]] = {}
+    for place, arrival in enumerate(log):
+        if arrival.end == "answered" and arrival.call is not None:
+            answers.setdefault(arrival.call, []).append(place)
+    several = {call: places for call, places in answers.items() if len(places) > 1}
+
+    def is_explained(places: list[int], seed: str) -> bool:
+        return all(
+            any(first < kill.arrivals <= second and seed in kill.in_flight for kill in kills)
+            for first, second in pairwise(places)
+        )
+
+    unexplained = sum(not is_explained(places, str(log[places[0]].request["seed"])) for places in several.values())
+    return Payments(
+        requests=len(log),
+        calls=len({arrival.call for arrival in log}),
+        again_though_noted=again,
+        answered_again=len(several),
+        not_in_flight=unexplained,
+        in_flight=sum(len(kill.in_flight) for kill in kills),
+        noted_twice=sum(len(kill.twice) for kill in kills),
+    )
+
+
+class Corpus(NamedTuple):
+    """All rows of the tables that are compared."""
+
+    tables: Mapping[str, list[Row]]
+
+    def by_id(self, table: str) -> dict[str, Row]:
+        return {row[IDS[table]]: row for row in self.tables[table]}
+
+
+def corpus_of(database: Path) -> Corpus:
+    return Corpus({table: query(database, f"SELECT * FROM {table} ORDER BY {key}") for table, key in IDS.items()})
+
+
+def duplicates(corpus: Corpus) -> dict[str, int]:
+    """Rows too many, by table; tables without any are left out."""
+    extra = {table: len(rows) - len(corpus.by_id(table)) for table, rows in corpus.tables.items()}
+    return {table: count for table, count in extra.items() if count}
+
+
+class Ends(NamedTuple):
+    """How the dialogues of a corpus ended."""
+
+    missing: int
+    """Dialogues of the faultless corpus that are not there, and such as are only here."""
+    done: int
+    failed: Counter[str]
+    """By termination reason."""
+    nameless: int
+    """Neither done nor failed, or without a reason, or failed without an error."""
+
+
+def ends_of(corpus: Corpus, faultless: Corpus) -> Ends:
+    rows = corpus.tables["dialogues"]
+    nameless = sum(
+        row["status"] not in ("done", "failed")
+        or not row["termination_reason"]
+        or (row["status"] == "failed") != bool(row["error"])
+        for row in rows
+    )
+    failed = Counter(row["termination_reason"] for row in rows if row["status"] == "failed")
+    missing = corpus.by_id("dialogues").keys() ^ faultless.by_id("dialogues").keys()
+    return Ends(len(missing), sum(row["status"] == "done" for row in rows), failed, nameless)
+
+
+def good_dialogues(corpus: Corpus) -> set[str]:
+    """Those that are done, and none of whose calls failed: a judge's failure leaves a dialogue done, but unchecked."""
+    hurt = {row["dialogue_id"] for row in corpus.tables["calls"] if row["status"] == "failed"}
+    return {row["dialogue_id"] for row in corpus.tables["dialogues"] if row["status"] == "done"} - hurt
+
+
+def differences(corpus: Corpus, faultless: Corpus, good: Collection[str]) -> dict[str, tuple[int, int]]:
+    """Of the good dialogues, by table: how many rows were compared, and how many differ or are on one side alone.
+
+    Their calls may be fewer, since a pair whose other side failed is not judged; those that there are must agree.
+    """
+    found = {}
+    for table in IDS:
+        ours, theirs = (_belonging(table, side, good) for side in (corpus, faultless))
+        if table == "calls":
+            theirs = {identity: row for identity, row in theirs.items() if identity in ours}
+        differing = sum(ours.get(identity) != theirs.get(identity) for identity in ours.keys() | theirs.keys())
+        found[table] = (len(ours), differing)
+    del found["campaigns"]  # its config says where the server listens
+    return found
+
+
+def _belonging(table: str, corpus: Corpus, good: Collection[str]) -> dict[str, Row]:
+    """The rows of a table that belong to good dialogues, or to pairs of two of them, without how their calls went."""
+    dialogues = corpus.by_id("dialogues")
+    pairs = {
+        row["pair_id"] for row in corpus.tables["pairs"] if row["chosen_id"] in good and row["rejected_id"] in good
+    }
+    turns = {turn for identity in good if identity in dialogues for turn in dialogues[identity]["turn_ids"]}
+    seeds = {dialogues[identity]["seed_id"] for identity in good if identity in dialogues}
+
+    def belongs(row: Row) -> bool:
+        match table:
+            case "seeds":
+                return row["seed_id"] in seeds
+            case "turns":
+                return row["turn_id"] in turns
+            case "pairs":
+                return row["pair_id"] in pairs
+            case "judgements" if row["dialogue_id"] is None:
+                return row["pair_id"] in pairs
+            case "campaigns":
+                return False
+        return row["dialogue_id"] in good
+
+    dropped = HOW_IT_WENT if table == "calls" else set()
+    return {
+        identity: {name: value for name, value in row.items() if name not in dropped}
+        for identity, row in corpus.by_id(table).items()
+        if belongs(row)
+    }
