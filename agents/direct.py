@@ -5,7 +5,6 @@ of the answer are the same; where a model's parameters are LiteLLM's own busines
 """
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -16,7 +15,17 @@ from weakref import WeakKeyDictionary
 import aiohttp
 import orjson
 
-from agents.failures import lost, one_line, refused_by_status, retry_after_of, too_late, unusable
+from agents.failures import (
+    ProviderError,
+    complaint,
+    lost,
+    one_line,
+    parsed,
+    refused_by_status,
+    retry_after_of,
+    too_late,
+    unusable,
+)
 from agents.prices import PRICE_PARAMETER, Price, price_of
 from agents.secrets import Redactor, read_key
 from agents.transport import Answer, Spoken, answer_of
@@ -127,7 +136,7 @@ class Direct:
         except (aiohttp.ClientError, ValueError) as error:  # what came is not HTTP
             raise unusable(one_line(f"{type(error).__name__}: {error}", self._redact)) from None
         if response.status != 200:
-            said, code = _complaint(raw)
+            said, code = complaint(raw)
             raise refused_by_status(
                 response.status,
                 one_line(said, self._redact),
@@ -139,20 +148,17 @@ class Direct:
         return self._read(raw)
 
     def _read(self, raw: bytes) -> Answer:
-        data = _json(raw)
+        data = parsed(raw)
         if not isinstance(data, dict):
             shown = one_line(raw[:200].decode("utf-8", "replace"), self._redact)
             raise unusable(f"the response is no JSON object: {shown!r}")
-        found = data.get("usage")
-        usage: dict[str, Any] = found if isinstance(found, dict) else {}
+        usage: dict[str, Any] = data.get("usage") or {}
+        if not isinstance(usage, dict):
+            raise unusable(f"the response's usage is no object: {usage!r:.80}")
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
         choices = data.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            said, _ = _complaint(raw)
-            problem = "the response has no choices" if choices == [] else f"the response has no list of choices: {said}"
-            error = unusable(one_line(problem, self._redact))
-            error.kind = "empty_choices" if choices == [] else error.kind
-            raise error
+            raise self._without_choices(raw, data)
         message = choices[0].get("message")
         if not isinstance(message, dict):
             raise unusable("the response's choice has no message")
@@ -166,6 +172,18 @@ class Direct:
             cost_usd=self._cost(prompt, completion, _cached(usage)),
             redact=self._redact,
         )
+
+    def _without_choices(self, raw: bytes, data: Mapping[str, Any]) -> ProviderError:
+        """A 200 without an answer; some gateways hand on an error so, with the status that they got in its code."""
+        said, _ = complaint(raw)
+        error, choices = data.get("error"), data.get("choices")
+        status = error.get("code") if isinstance(error, dict) else None
+        if isinstance(status, int) and status >= 400:
+            return refused_by_status(status, one_line(said, self._redact), model=self._model, where=self._where)
+        problem = "the response has no choices" if choices == [] else f"the response has no list of choices: {said}"
+        empty = unusable(one_line(problem, self._redact))
+        empty.kind = "empty_choices" if choices == [] else empty.kind
+        return empty
 
     def _cost(self, prompt: object, completion: object, cached: int) -> float | None:
         if not isinstance(prompt, int) or not isinstance(completion, int):
@@ -187,26 +205,6 @@ def _headers(settings: ModelSettings) -> dict[str, str]:
     if key:
         headers["Authorization"] = f"Bearer {key}"
     return headers | {name: read_key(value) for name, value in settings.headers.items()}
-
-
-def _json(raw: bytes) -> Any:
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        try:
-            return json.loads(raw)  # takes lone surrogates, which some servers send
-        except ValueError:
-            return None
-
-
-def _complaint(raw: bytes) -> tuple[str, str]:
-    """What an error's body says, and its code; a page of HTML as it is."""
-    data = _json(raw)
-    error = data.get("error", data) if isinstance(data, dict) else None
-    if isinstance(error, dict):
-        said = error.get("message") or error.get("detail") or error.get("msg")
-        return str(said or data), f"{error.get('code') or ''} {error.get('type') or ''}"
-    return (str(error) if isinstance(error, str) else raw[:2000].decode("utf-8", "replace")), ""
 
 
 def _cached(usage: Mapping[str, Any]) -> int:

@@ -3,11 +3,14 @@
 Knows HTTP's status codes and the words of providers; knows nothing of LiteLLM, sessions or journals.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+
+import orjson
 
 from agents.secrets import Redactor
 from configs.errors import DescantError
@@ -140,6 +143,28 @@ def retry_after_of(headers: Mapping[str, Any]) -> float | None:
         except (TypeError, ValueError):
             return None
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_SECONDS) if seconds == seconds else None
+
+
+def parsed(raw: bytes | str) -> Any:
+    """A body as JSON, or null."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        try:
+            return json.loads(raw)  # takes lone surrogates, which some servers send
+        except ValueError:
+            return None
+
+
+def complaint(raw: bytes | str) -> tuple[str, str]:
+    """What an error's body says, and its code; a page of HTML as it is."""
+    data = parsed(raw)
+    error = data.get("error", data) if isinstance(data, dict) else None
+    if isinstance(error, dict):
+        said = error.get("message") or error.get("detail") or error.get("msg")
+        return str(said or data), f"{error.get('code') or ''} {error.get('type') or ''}"
+    shown = raw[:2000] if isinstance(raw, str) else raw[:2000].decode("utf-8", "replace")
+    return (str(error) if isinstance(error, str) else shown), ""
 
 
 def one_line(text: str, redact: Redactor) -> str:

@@ -99,6 +99,7 @@ class Limiter:
         self._order = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._is_open = False
+        self._returned = asyncio.Event()
 
     def cap(self, rpm: float | None, tpm: float | None) -> None:
         """Never more than so many requests and tokens a minute; of several wishes the lowest holds."""
@@ -141,6 +142,8 @@ class Limiter:
         """
         in_flight = self.in_flight
         self.in_flight -= 1
+        self._returned.set()  # wakes those who wait now
+        self._returned.clear()
         if self._tokens is not None and used_tokens is not None and slot.tokens > used_tokens:
             self._tokens.give_back(slot.tokens - used_tokens)
         if retry_after:
@@ -153,6 +156,10 @@ class Limiter:
         elif answered and self.limit is not None and in_flight >= self.limit - 1.0:
             self.limit += INCREASE / self.limit
         self._let_in()
+
+    async def next_return(self) -> None:
+        """Wait until a request that is out has come back."""
+        await self._returned.wait()
 
     def open(self) -> None:
         """Let all that wait pass at once, as when the campaign stops: none of them will be sent."""

@@ -144,7 +144,8 @@ class LanguageModel:
 
         A connection that fails to the last try is fatal for the campaign when nobody has heard from that
         endpoint since the first failure: it is gone, and every dialogue would fail. Otherwise it is bad luck
-        of this call. So is a model that is unknown all of a sudden, after it has answered: it is asked again.
+        of this call. So is a model that is unknown all of a sudden, after it has answered or while it answers
+        others: it is asked again.
         """
         heard_from, endpoint = self._ledger.heard_from, (self.settings.model, self.settings.api_base)
         first_failure = float("inf")
@@ -166,8 +167,10 @@ class LanguageModel:
                 with attempt:
                     try:
                         answer = await self._once(request)
-                    except ProviderError:
+                    except ProviderError as error:
                         first_failure = min(first_failure, time.monotonic())
+                        if error.kind == "unknown_model":
+                            await self._hear_the_others(endpoint)
                         raise
                     heard_from[endpoint] = time.monotonic()
                     return answer
@@ -180,6 +183,11 @@ class LanguageModel:
             raise
         raise AssertionError("tenacity re-raises the last failure")
 
+    async def _hear_the_others(self, endpoint: tuple[str, str | None]) -> None:
+        """Wait until the endpoint has answered somebody, or has let down all who are asking it."""
+        while self._limiter is not None and self._limiter.in_flight and endpoint not in self._ledger.heard_from:
+            await self._limiter.next_return()
+
     async def _once(self, request: "_Request") -> Answer:
         """One request: let in, counted, noted, sent, and given back."""
         slot = await self._slot(request)
@@ -191,6 +199,8 @@ class LanguageModel:
                 request.sent_times += 1
                 await self._ledger.note(request.on_its_way())
                 answer = await self._transport.send(request.spoken, request.call.parameters)
+                if answer.prompt_tokens is None or answer.completion_tokens is None:
+                    request.lose(None)  # a cap holds with a server that counts no tokens, too
             except ProviderError as failure:
                 error = failure
                 request.lose(failure.paid_tokens)

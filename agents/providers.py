@@ -11,6 +11,7 @@ from typing import Any
 
 from agents.failures import (
     ProviderError,
+    complaint,
     lost,
     one_line,
     refused_by_status,
@@ -34,8 +35,11 @@ STATUS_OF_CLASS = {
 """LiteLLM's classes that tell a failure better than the status that they carry, the most general first."""
 UNREAD = {"APIConnectionError", "APIResponseValidationError", "JSONSchemaValidationError"}
 """What LiteLLM raises for an answer that it cannot read, under a status that nobody sent."""
-WRAPPING = re.compile(r"^(?:litellm\.)?(?:\w+(?:Error|Exception): |(?:\w+Exception) - )+(?:litellm\.)?")
+WRAPPING = re.compile(r"^(?:(?:litellm\.)?\w+(?:Error|Exception)(?:: | - ))+(?:litellm\.)?")
 """The class names that LiteLLM puts before what the server said, once for each layer."""
+SHAPELESS = "LiteLLM: provider returned "
+"""How its complaint begins about a 200 whose JSON is no completion; it says so under status 500."""
+TRACEBACK = re.compile(r"\s*Traceback \(most recent call last\).*", re.DOTALL)
 MEMORY_ADDRESS = re.compile(r" ssl:(?:default|<[^>]*>)| at 0x[0-9a-f]+")
 
 _litellm: Any = None
@@ -106,15 +110,16 @@ def classified(error: Exception, settings: ModelSettings, redact: Redactor) -> P
     for name, meant in STATUS_OF_CLASS.items():
         if name in classes:
             status = meant
-    if isinstance(status, int) and status >= 400 and not (classes & UNREAD):
+    if isinstance(status, int) and status >= 400 and not (classes & UNREAD) and not said.startswith(SHAPELESS):
         return refused_by_status(status, said, model=model, where=where, retry_after=_retry_after(error))
     return unusable(f"{type(error).__name__}: {said}")
 
 
 def provider_message(error: Exception, redact: Redactor) -> str:
     """What the provider said, in one line, without keys, class names and addresses in memory."""
-    text = " ".join(str(getattr(error, "message", None) or error).split())
-    return one_line(MEMORY_ADDRESS.sub("", WRAPPING.sub("", redact(without_surrogates(text)))), redact)
+    text = TRACEBACK.sub("", redact(without_surrogates(str(getattr(error, "message", None) or error))))
+    said, _ = complaint(WRAPPING.sub("", text))
+    return one_line(MEMORY_ADDRESS.sub("", said), redact)
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -60,14 +60,16 @@ class ThroughLiteLLM:
         message = getattr(choices[0], "message", None)
         if message is None:
             raise unusable("the response's choice has no message")
+        # a server that counts nothing has used 0 tokens in LiteLLM's eyes, and no prompt is so short
+        counted = usage if getattr(usage, "prompt_tokens", None) else None
         hidden = getattr(response, "_hidden_params", None) or {}
         said = getattr(message, "provider_specific_fields", None) or {}
         return answer_of(
             text=message.content,
             refusal=getattr(message, "refusal", None) or said.get("refusal"),
             finish_reason=choices[0].finish_reason,
-            prompt_tokens=getattr(usage, "prompt_tokens", None),
-            completion_tokens=getattr(usage, "completion_tokens", None),
+            prompt_tokens=getattr(counted, "prompt_tokens", None),
+            completion_tokens=getattr(counted, "completion_tokens", None),
             cost_usd=self._cost(usage, hidden.get("response_cost")),
             redact=self._redact,
         )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from agents.failures import ProviderError, without_surrogates
+from agents.failures import ProviderError, unusable, without_surrogates
 from agents.rehearsal.backend import PREFIX, RehearsalError
 from agents.rehearsal.backend import complete as rehearse
 from agents.secrets import Redactor
@@ -75,24 +75,31 @@ def answer_of(
     Raises:
         ProviderError: it was withheld or refused, or is no text.
     """
-    used = [count for count in (prompt_tokens, completion_tokens) if isinstance(count, int) and count >= 0]
-    paid = sum(used) if len(used) == 2 else None
+    used = _count(prompt_tokens), _count(completion_tokens)
+    paid = None if None in used else sum(count for count in used if count is not None)
     if finish_reason == "content_filter":
         raise ProviderError("content_filter", "the provider withheld the answer", paid_tokens=paid)
     if text is None and isinstance(refusal, str) and refusal:
         raise ProviderError("refusal", redact(without_surrogates(refusal)), paid_tokens=paid)
     if text is not None and not isinstance(text, str):
-        raise ProviderError(
-            "bad_response", f"the answer is no text but {type(text).__name__}", passing=True, paid_tokens=paid
-        )
+        raise unusable(f"the answer is no text but {type(text).__name__}")
     said = without_surrogates(text or "")
     return Answer(
         text=redact(THOUGHTS.sub("", said, count=1) if THOUGHTS.match(said) else said),
         finish_reason=finish_reason,
-        prompt_tokens=prompt_tokens if isinstance(prompt_tokens, int) else None,
-        completion_tokens=completion_tokens if isinstance(completion_tokens, int) else None,
+        prompt_tokens=used[0],
+        completion_tokens=used[1],
         cost_usd=cost_usd,
     )
+
+
+def _count(tokens: object) -> int | None:
+    """What stands for tokens, as a number; null where a server does not count."""
+    if tokens is None:
+        return None
+    if isinstance(tokens, bool) or not isinstance(tokens, int | float) or tokens < 0 or tokens % 1:
+        raise unusable(f"the answer's usage counts {tokens!r} tokens")
+    return int(tokens)
 
 
 class Rehearsed:
