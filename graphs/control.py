@@ -26,6 +26,7 @@ from store.writer import Writer
 LONGEST_REQUEST = 1 << 16
 PATIENCE_SECONDS = 5.0
 """How long who has connected may take to ask, and to take the answer."""
+LOOK_SECONDS = 0.25
 MOST_AT_ONCE = 32
 """Connections; further ones are closed."""
 
@@ -61,9 +62,18 @@ class Control:
     async def over(self, crew: Crew[Any]) -> AsyncIterator[None]:
         """Listen as long as the crew works; where no socket can be made, say so and do without."""
         self._crew = crew
-        path = socket_path(self._writer.path)
+        teller = asyncio.create_task(self._tell_trouble())
         try:
-            listening = _listening(path)
+            async with self._listening():
+                yield
+        finally:
+            teller.cancel()
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        crew, path = self._crew, socket_path(self._writer.path)
+        try:
+            listening = _socket_at(path)
         except OSError as error:
             crew.progress.say(
                 f"no socket at {str(path)!r} ({error.strerror or error}): this campaign cannot be asked to pause, resume, or "
@@ -80,6 +90,16 @@ class Control:
                 talk.cancel()
             await asyncio.gather(*self._talks, return_exceptions=True)
             path.unlink(missing_ok=True)
+
+    async def _tell_trouble(self) -> None:
+        """On the running side, what the campaign waits for, once when it begins and once when it is over."""
+        told: str | None = None
+        while True:
+            trouble = self._writer.trouble
+            if trouble != told:
+                self._crew.progress.say(trouble or "the journal is written again: the campaign goes on")
+                told = trouble
+            await asyncio.sleep(LOOK_SECONDS)
 
     def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._talks) >= MOST_AT_ONCE:
@@ -226,7 +246,7 @@ class Control:
             raise RequestError(f"the campaign is stopping ({self._crew.ledger.stop_reason})")
 
 
-def _listening(path: Path) -> socket.socket:
+def _socket_at(path: Path) -> socket.socket:
     """A socket at the path, for this user alone; one that a killed process left is replaced.
 
     Raises:

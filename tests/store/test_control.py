@@ -1,13 +1,16 @@
 """Asking a campaign over its socket: where it lies, who answers, and what is said where nobody does."""
 
+import io
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from store.control import (
     LONGEST_ADDRESS,
@@ -21,6 +24,7 @@ from store.control import (
 )
 from store.database import StoreError
 from store.records import Record
+from store.status import print_status, status_of
 from store.writer import Writer
 from tests.store.store_samples import campaign
 
@@ -99,6 +103,48 @@ def test_a_link_to_a_database_asks_the_same_campaign(db: Path, tmp_path: Path) -
 def test_a_campaign_that_says_nothing_is_not_waited_for(db: Path) -> None:
     with listening(db, lambda _: b""), pytest.raises(NoAnswerError, match=r"did not answer within 0\.1 s"):
         ask(db, {}, timeout_seconds=0.1)
+
+
+def test_status_shows_what_is_stored_where_a_campaign_is_too_busy_to_answer(
+    fill: Callable[[Record], Path], db: Path
+) -> None:
+    fill(campaign())
+    started = time.monotonic()
+    with listening(db, lambda _: b""):
+        found = status_of(db)
+    assert time.monotonic() - started < 2.0
+    assert (found["live"], [row["name"] for row in found["campaigns"]]) == (None, ["first"])
+    page = io.StringIO()
+    print_status(found, Console(file=page, width=80))
+    assert "now: the campaign did not answer within 1 s: it is busy; try again" in page.getvalue()
+
+
+def test_status_shows_the_budget_and_each_endpoints_limiter(fill: Callable[[Record], Path], db: Path) -> None:
+    fill(campaign(status="paused"))
+    limiter = {
+        "model": "openai/big",
+        "api_base": None,
+        "limit": 17,
+        "in_flight": 16,
+        "most_in_flight": 40,
+        "waiting": 9,
+    }
+    limiter |= {"times_limited": 3, "held_seconds": 1.5, "rpm": 600.0, "tpm": None}
+    spent = {"calls": 1234, "calls_cap": 5000, "tokens": 9, "tokens_cap": None, "usd": 0.5, "usd_cap": 2.0}
+    live = {"name": "first", "state": "waiting", "trouble": "the disk is full", "open": 16, "concurrency": 32}
+    live |= {"calls_in_flight": 16, "calls_a_second": 7.25, "spent": spent, "limiters": [limiter]}
+    with listening(db, lambda _: json.dumps(live).encode() + b"\n"):
+        found = status_of(db)
+    assert found["live"] == live
+    page = io.StringIO()
+    print_status(found, Console(file=page, width=80))
+    lines = page.getvalue().splitlines()
+    assert "now: first is waiting (the disk is full)" in lines
+    assert "  dialogues: 16 open, 32 at once · calls: 16 in flight, 7.2/s" in lines
+    assert "  budget: $0.5000 of $2 · 1,234 of 5,000 calls" in lines
+    (row,) = [line.split() for line in lines if line.startswith("openai/big")]
+    assert row == ["openai/big", "16", "17", "9", "3", "1.5", "600", "calls"]
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_campaign_that_ends_in_the_middle_listens_no_more(db: Path) -> None:
