@@ -7,7 +7,7 @@ One that was sent and never answered keeps what it held, since it may have been 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from configs.settings import BudgetSettings, CapSettings
 from store.records import Message
@@ -70,6 +70,20 @@ class _Account:
         if caps.usd is not None and usd > caps.usd:
             return self._spent("usd", f"${caps.usd:g}")
         return None
+
+    def snapshot(self) -> dict[str, Any]:
+        """What counts against each cap but for calls in flight; requests that were never answered count at their most."""
+        spent, caps = self.spent, self.caps
+        return {
+            "role": None if self.name == "budget" else self.name.removeprefix("budget.roles."),
+            "calls": spent.calls,
+            "calls_cap": caps.calls,
+            "tokens": spent.tokens + spent.lost_tokens,
+            "tokens_cap": caps.tokens,
+            "usd": round(spent.cost_usd + spent.lost_usd, 6),
+            "usd_cap": caps.usd,
+            "unpriced_calls": spent.unpriced_calls,
+        }
 
     def _spent(self, cap: str, amount: str) -> str:
         of = "" if self.name == "budget" else f" of {self.name.removeprefix('budget.roles.')}"
@@ -141,6 +155,10 @@ class Budget:
     def in_flight(self) -> int:
         """Requests that are out."""
         return self._in_flight
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """What `descant status` shows: what is spent beside its caps, of the campaign and then of roles with caps of their own."""
+        return [account.snapshot() for account in (*self._accounts, *self._roles.values())]
 
     def wake(self) -> None:
         """Let those that wait look again."""

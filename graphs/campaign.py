@@ -285,9 +285,11 @@ class _CampaignRun:
 
     async def _play(self, trial: Trial) -> None:
         outcome = await self.recipe.play(trial.seed, trial.number)
-        await self.writer.note(*outcome.records)
-        for identity in trial.dialogue_ids.values():
+        for (
+            identity
+        ) in trial.dialogue_ids.values():  # before `retry-failed` may see that it failed, and remember its calls
             self.ledger.forget(identity)
+        await self.writer.note(*outcome.records)
         self.counters.done += outcome.done
         self.counters.failed += outcome.failed
 

@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from agents.ledger import Ledger
 from configs.errors import DescantError
 from graphs.crew import Crew
 from store.control import address, socket_path
@@ -173,7 +172,7 @@ class Control:
             "calls_sent": ledger.sent,
             "calls_reused": ledger.reused,
             "calls_a_second": round(crew.calls_a_second, 2),
-            "spent": _spent(ledger),
+            "budget": ledger.budget.snapshot(),
             "limiters": ledger.limiters.snapshot(),
         }
 
@@ -268,17 +267,3 @@ def _socket_at(path: Path) -> socket.socket:
         made.close()
         raise
     return made
-
-
-def _spent(ledger: Ledger) -> dict[str, Any]:
-    """What the campaign has spent, beside its caps."""
-    spent, caps = ledger.spent, ledger.budget.caps
-    return {
-        "calls": spent.calls,
-        "calls_cap": caps.calls,
-        "tokens": spent.tokens + spent.lost_tokens,
-        "tokens_cap": caps.tokens,
-        "usd": spent.cost_usd + spent.lost_usd,
-        "usd_cap": caps.usd,
-        "unpriced_calls": spent.unpriced_calls,
-    }

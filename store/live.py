@@ -50,8 +50,10 @@ def print_live(live: dict[str, Any] | None, unanswered: str | None, console: Con
         f"  dialogues: {live['open']} open, {live['concurrency']} at once · calls: {live['calls_in_flight']} in flight, "
         f"{live['calls_a_second']:.{0 if live['calls_a_second'] >= 10 else 1}f}/s",
     ]
-    if budget := _budget(live["spent"]):
-        lines.append(f"  budget: {budget}")
+    for account in live["budget"]:
+        if spent := _spent(account):
+            whose = "" if account["role"] is None else f" of the {neutral(account['role'])}"
+            lines.append(f"  budget{whose}: {spent}")
     console.print()
     for line in lines:
         console.print(Text(line), soft_wrap=not console.is_terminal)
@@ -59,14 +61,14 @@ def print_live(live: dict[str, Any] | None, unanswered: str | None, console: Con
         print_wide(_limiters(live["limiters"]), console)
 
 
-def _budget(spent: dict[str, Any]) -> str:
+def _spent(account: dict[str, Any]) -> str:
     """What is spent of each cap; nothing where there are none."""
     parts = []
-    if spent["usd_cap"] is not None:
-        parts.append(f"${spent['usd']:.4f} of ${spent['usd_cap']:g}")
+    if account["usd_cap"] is not None:
+        parts.append(f"${account['usd']:.4f} of ${account['usd_cap']:g}")
     for what in ("tokens", "calls"):
-        if spent[f"{what}_cap"] is not None:
-            parts.append(f"{spent[what]:,} of {spent[f'{what}_cap']:,} {what}")
+        if account[f"{what}_cap"] is not None:
+            parts.append(f"{account[what]:,} of {account[f'{what}_cap']:,} {what}")
     return " · ".join(parts)
 
 

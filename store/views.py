@@ -37,7 +37,7 @@ VIEWS: dict[str, View] = {
             "branch": "main, chosen, rejected or candidate.",
             "trial": "Which play of the seed, from 0.",
             "split": "The seed's split: train, validation or test.",
-            "status": "done or failed.",
+            "status": "done or failed; open: to be played again, without messages until then.",
             "termination_reason": "Why it ended.",
             "n_turns": "Assistant answers, those of the seed included.",
             "messages": "The conversation, as a list of role and content.",

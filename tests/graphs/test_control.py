@@ -15,9 +15,12 @@ import pytest
 
 from agents.ledger import Ledger
 from agents.rehearsal.server import ServerSettings, serving
+from configs.judge_settings import JudgeSettings
+from configs.load import load
 from configs.settings import CampaignSettings
-from graphs.campaign import CampaignReport, run_campaign
+from graphs.campaign import run_campaign
 from graphs.control import LONGEST_REQUEST, MOST_AT_ONCE
+from graphs.judging import run_judging
 from graphs.progress import Counters, Silent
 from graphs.seeds import load_seeds
 from store.control import RefusedError, address, ask, socket_path
@@ -43,18 +46,21 @@ class Lines(Silent):
 
 
 class Run:
-    """A campaign in a thread of this process."""
+    """A campaign, or a judging, in a thread of this process."""
 
-    def __init__(self, settings: CampaignSettings, database: Path) -> None:
+    def __init__(self, settings: CampaignSettings | JudgeSettings, database: Path) -> None:
         self.database = database
         self.progress = Lines()
-        self._reports: list[CampaignReport] = []
+        self._reports: list[Any] = []
         self._errors: list[BaseException] = []
         self._thread = threading.Thread(target=self._run, args=(settings,), daemon=True)
         self._thread.start()
 
-    def _run(self, settings: CampaignSettings) -> None:
+    def _run(self, settings: CampaignSettings | JudgeSettings) -> None:
         try:
+            if isinstance(settings, JudgeSettings):
+                self._reports.append(run_judging(settings, self.database, progress=self.progress))
+                return
             report = run_campaign(settings, load_seeds(settings).seeds, self.database, progress=self.progress)
             self._reports.append(report)
         except BaseException as error:  # noqa: BLE001  raised where the test waits for the end
@@ -82,7 +88,7 @@ class Run:
     def is_over(self) -> bool:
         return not self._thread.is_alive()
 
-    def report(self) -> CampaignReport:
+    def report(self) -> Any:
         """How it ended."""
         self._thread.join(30.0)
         for error in self._errors:
@@ -141,8 +147,10 @@ def test_a_running_campaign_says_how_it_stands(api_base: str, tmp_path: Path) ->
     assert (said["total"], said["open"], said["concurrency"]) == (SEEDS, 4, 4)
     assert 0 < said["calls_in_flight"] <= 4
     assert said["calls_a_second"] > 0
-    assert said["spent"]["calls_cap"] == 1000
-    assert said["spent"]["calls"] == said["calls_sent"]
+    (spent,) = said["budget"]
+    assert (spent["role"], spent["calls"], spent["calls_cap"]) == (None, said["calls_sent"], 1000)
+    (limiter,) = said["limiters"]
+    assert (limiter["model"], limiter["limit"], limiter["waiting"]) == ("hosted_vllm/default", None, 0)
     assert stat.S_IMODE(socket_path(database).stat().st_mode) == 0o600
     assert run.report().done == SEEDS
     assert not socket_path(database).exists()
@@ -247,6 +255,23 @@ def test_a_held_campaign_that_is_killed_goes_on_by_its_command(api_base: str, tm
     run.until(lambda said: said["state"] == "running")
     assert run.report().done == SEEDS
     assert not socket_path(database).exists()
+
+
+def test_a_judging_can_be_held_and_told_too(api_base: str, tmp_path: Path) -> None:
+    database = tmp_path / "corpus.duckdb"
+    made = load("rehearsal", CampaignSettings, overrides=["seeds.limit=8", "turns=1", "perturb.verify=false"])
+    run_campaign(made, load_seeds(made).seeds, database)
+    named = load("pairwise", JudgeSettings, folder="judge").model_dump(exclude_unset=True)
+    models = {"default": {"model": "hosted_vllm/default", "api_base": api_base}, "judges": [{}]}
+    run = Run(JudgeSettings.model_validate({**named, "models": models, "concurrency": 2}), database)
+    run.until(lambda said: said["calls_sent"] >= 2)
+    run.ask("pause")
+    run.until(lambda said: not said["calls_in_flight"])
+    assert run.ask("concurrency", n=5)["recipe"] == "judge"
+    run.until(lambda said: said["open"] == 5)
+    run.ask("resume")
+    report = run.report()
+    assert (report.open, report.failed, report.stop_reason) == (0, 0, None)
 
 
 NONSENSE = (

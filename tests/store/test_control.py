@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -130,9 +131,23 @@ def test_status_shows_the_budget_and_each_endpoints_limiter(fill: Callable[[Reco
         "waiting": 9,
     }
     limiter |= {"times_limited": 3, "held_seconds": 1.5, "rpm": 600.0, "tpm": None}
-    spent = {"calls": 1234, "calls_cap": 5000, "tokens": 9, "tokens_cap": None, "usd": 0.5, "usd_cap": 2.0}
-    live = {"name": "first", "state": "waiting", "trouble": "the disk is full", "open": 16, "concurrency": 32}
-    live |= {"calls_in_flight": 16, "calls_a_second": 7.25, "spent": spent, "limiters": [limiter]}
+    spent: dict[str, Any] = {
+        "calls": 1234,
+        "calls_cap": 5000,
+        "tokens": 9,
+        "tokens_cap": None,
+        "usd": 0.5,
+        "usd_cap": 2.0,
+    }
+    budget = [spent | {"role": None}, spent | {"role": "judge", "usd_cap": None, "calls_cap": None, "tokens_cap": 10}]
+    live: dict[str, Any] = {
+        "name": "first",
+        "state": "waiting",
+        "trouble": "the disk is full",
+        "open": 16,
+        "concurrency": 32,
+    }
+    live |= {"calls_in_flight": 16, "calls_a_second": 7.25, "budget": budget, "limiters": [limiter]}
     with listening(db, lambda _: json.dumps(live).encode() + b"\n"):
         found = status_of(db)
     assert found["live"] == live
@@ -142,6 +157,7 @@ def test_status_shows_the_budget_and_each_endpoints_limiter(fill: Callable[[Reco
     assert "now: first is waiting (the disk is full)" in lines
     assert "  dialogues: 16 open, 32 at once · calls: 16 in flight, 7.2/s" in lines
     assert "  budget: $0.5000 of $2 · 1,234 of 5,000 calls" in lines
+    assert "  budget of the judge: 9 of 10 tokens" in lines
     (row,) = [line.split() for line in lines if line.startswith("openai/big")]
     assert row == ["openai/big", "16", "17", "9", "3", "1.5", "600", "calls"]
     assert max(map(len, lines)) <= 80
