@@ -122,7 +122,7 @@ def test_status_shows_what_is_stored_where_a_campaign_is_too_busy_to_answer(
 
 def test_status_shows_the_budget_and_each_endpoints_limiter(fill: Callable[[Record], Path], db: Path) -> None:
     fill(campaign(status="paused"))
-    limiter = {
+    limiter: dict[str, Any] = {
         "model": "openai/big",
         "api_base": None,
         "limit": 17,
