@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from configs.errors import DescantError
+from configs.model_settings import ENDPOINT_FIELDS, KEY_FIELDS
 
 SettingsType = TypeVar("SettingsType", bound=BaseModel)
 
@@ -48,6 +49,43 @@ def read(source: str, *, overrides: Sequence[str] = (), folder: str = "") -> dic
         if override not in chosen:
             _override(data, override)
     return data
+
+
+def laid_over(
+    under: dict[str, Any], source: str | None, *, overrides: Sequence[str] = (), folder: str = ""
+) -> dict[str, Any]:
+    """Keys that are there, those of a YAML file or a preset laid over them, then the overrides; mappings key by key.
+
+    A role that is given a model or a checkpoint of its own keeps nothing of the endpoint that it had, and one that is given
+    another address no key.
+    """
+    over = read(source, folder=folder) if source is not None else {}
+    data = _laid_over(_without_left_endpoints(under, over, overrides), over)
+    for override in overrides:
+        _override(data, override)
+    return data
+
+
+def _without_left_endpoints(under: dict[str, Any], over: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The keys without the endpoints of roles that are given others."""
+    named = {tuple(override.partition("=")[0].strip().split(".")) for override in overrides}
+    roles = over.get("models")
+    for role, own in roles.items() if isinstance(roles, dict) else ():
+        named |= {("models", role, key) for key in own} if isinstance(own, dict) else set()
+    models = dict(under.get("models") or {})
+    for path in sorted(named):
+        if len(path) < 3 or path[0] != "models" or path[-1] not in ("model", "checkpoint", "api_base"):
+            continue
+        left = KEY_FIELDS if path[-1] == "api_base" else ENDPOINT_FIELDS
+        role = models.get(path[1])
+        if isinstance(role, dict):
+            models[path[1]] = {key: value for key, value in role.items() if key not in left}
+        elif isinstance(role, list):
+            models[path[1]] = [
+                {key: value for key, value in judge.items() if key not in left} if str(place) == path[2] else judge
+                for place, judge in enumerate(role)
+            ]
+    return {**under, "models": models} if models else under
 
 
 def _with_variant(data: dict[str, Any], chosen: Sequence[str], *, where: str) -> dict[str, Any]:

@@ -240,6 +240,17 @@ class ScorerSettings(Settings):
     """What computes the rewards."""
 
 
+class ForkSettings(Settings):
+    """Where a campaign goes on from dialogues of another one: `descant fork` writes it."""
+
+    of: str
+    """The dialogue, or the campaign, by its whole id."""
+    at: Annotated[int, Field(strict=True, ge=0)]
+    """The place of the last turn that is kept, from 0, as `turns.depth` counts and `descant show` prints."""
+    same_length: bool = True
+    """Go on to as many answers as the original has, or was to have where it failed; false: `turns` answers more."""
+
+
 class CampaignSettings(Settings):
     """A campaign: a recipe over seeds."""
 
@@ -272,6 +283,8 @@ class CampaignSettings(Settings):
     """Answers that `best_of_n` and `west_of_n` draw for each turn (MUSIC compares 2, 4 and 8; our default is the middle one). They are asked for side by side, so up to `concurrency` times as many calls are in flight."""
     scorer: ScorerSettings | None = None
     """Who picks among the candidates of `best_of_n`, and finds the best and the worst for `west_of_n`: its reward of the whole conversation up to each. `descant evaluate best-of-n` puts each `--model` here."""
+    fork: ForkSettings | None = None
+    """Set by `descant fork` alone: the dialogues begin with turns of others, in place of their seeds. Null for all other campaigns."""
     judge_pairs: bool = False
     """Show each finished pair to every judge, in both orders, and store the verdicts."""
     judge_repairs: Annotated[int, Field(strict=True, ge=0)] = 2
@@ -361,6 +374,15 @@ class CampaignSettings(Settings):
             raise ValueError(
                 "capo.play: false takes the answers that seeds have: name a file of conversations, and set "
                 "seeds.cut=last_assistant"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _forks_are_played(self) -> "CampaignSettings":
+        given = next((name for name in ("capo", "pairing") if (part := getattr(self, name)) and not part.play), None)
+        if self.fork is not None and given is not None:
+            raise ValueError(
+                f"{given}.play: false takes conversations as they are, and a fork goes on with one: drop it"
             )
         return self
 

@@ -28,6 +28,7 @@ from graphs.crew import work_off
 from graphs.execute import Recipe, branches_of, build_recipe
 from graphs.garbage import seldom_collected
 from graphs.progress import Counters, Progress, Silent
+from graphs.trunk import Trunks
 from store import resume
 from store.identity import campaign_id as identify
 from store.identity import content_hash, dialogue_id
@@ -79,6 +80,10 @@ class CampaignReport(NamedTuple):
     """Calls of the whole campaign that failed for good; not all of them end a dialogue, such as a judge's."""
 
 
+class ForkMissingError(DescantError):
+    """Raised here: settings of a fork, and nothing that it goes on from."""
+
+
 class ScorerMissingError(DescantError):
     """Raised here: a campaign of `best_of_n` or `west_of_n` without a reward model that picks."""
 
@@ -98,6 +103,7 @@ def check_campaign(
     scorer: RewardModel | None = None,
     *,
     is_served: bool = True,
+    trunks: Trunks | None = None,
 ) -> Prompts:
     """The prompts of a campaign, once nothing about it is found to be wrong: what can be told before anything is written.
 
@@ -107,12 +113,14 @@ def check_campaign(
         is_served: whether the checkpoints that play are served by now; else they are left to who serves them.
 
     Raises:
-        ModelMissingError, ScorerMissingError, PromptError, PatternError, PreflightError, KeyMissingError, UnknownPriceError.
+        ForkMissingError, ModelMissingError, ScorerMissingError, PromptError, PatternError, PreflightError, KeyMissingError, UnknownPriceError.
     """
+    if settings.fork is not None and trunks is None:
+        raise ForkMissingError("fork is what `descant fork ID --at TURN` sets: use that command, or drop the key")
     require_named_models(settings)
     check_scorer(settings, is_there=scorer is not None)
     prompts = prompts_of(settings)
-    if not is_over(settings, seeds, database, scorer):
+    if not is_over(settings, seeds, database, scorer, trunks):
         asked = [model for model in models_in_use(settings).values() if is_served or model.checkpoint is None]
         require_prices(settings.budget, settings.models, roles_in_use(settings))
         check(asked)
@@ -145,6 +153,7 @@ def _queries(settings: CampaignSettings) -> dict[str, Any] | None:
         "gate": _gate(settings.gate) if settings.gate else None,
         "capo": settings.capo.model_dump(mode="json") if settings.capo else None,
         "pairing": settings.pairing.identity(settings.recipe) if settings.pairing else None,
+        "fork": settings.fork.model_dump() if settings.fork else None,
     }
     return {name: value for name, value in shape.items() if value is not None} or None
 
@@ -163,19 +172,22 @@ def run_campaign(
     progress: Progress | None = None,
     scorer: RewardModel | None = None,
     sharing: Sequence[str] = (),
+    trunks: Trunks | None = None,
 ) -> CampaignReport:
     """Run a campaign, or go on with it: what is done stays, what was paid is not paid again.
 
     Args:
         scorer: picks among the candidates of `best_of_n` and `west_of_n`; other recipes take none.
         sharing: other campaigns that the budget is for too: what they have paid counts.
+        trunks: what the dialogues of a fork begin with (`graphs.fork`).
 
     Raises:
+        ForkMissingError: a fork without its trunks.
         ScorerMissingError: `best_of_n` or `west_of_n` without a scorer.
         PromptError, PatternError, PreflightError, KeyMissingError, UnknownPriceError, StoreError: before anything is written.
         ProviderError, StoreError: what makes every dialogue fail (a full disk, too); the campaign is kept and can go on.
     """
-    prompts = check_campaign(settings, seeds, database, scorer)
+    prompts = check_campaign(settings, seeds, database, scorer, trunks=trunks)
     campaign_id = campaign_identity(settings, prompts, scorer)
     with Writer(database) as writer:
         spent = Spending(**resume.spent(database, campaign_id, *sharing)._asdict())
@@ -184,7 +196,8 @@ def run_campaign(
             for role, found in resume.spent_by_agent(database, campaign_id, *sharing).items()
         }
         ledger = Ledger(writer.note, settings.budget, spent, by_role)
-        recipe = build_recipe(settings, campaign_id, prompts.hashes, build_cast(settings, prompts, ledger), scorer)
+        cast = build_cast(settings, prompts, ledger)
+        recipe = build_recipe(settings, campaign_id, prompts.hashes, cast, scorer, trunks)
         if scorer and not resume.has_fit(database, scorer.fit.fit_id):
             writer.append(scorer.fit)
         ledger.remember(resume.open_calls(database, campaign_id))
@@ -196,7 +209,11 @@ def run_campaign(
 
 
 def is_over(
-    settings: CampaignSettings, seeds: Sequence[Seed], database: Path, scorer: RewardModel | None = None
+    settings: CampaignSettings,
+    seeds: Sequence[Seed],
+    database: Path,
+    scorer: RewardModel | None = None,
+    trunks: Trunks | None = None,
 ) -> bool:
     """Whether every dialogue of these seeds has ended, as far as the database knows."""
     if not database.exists():
@@ -207,6 +224,7 @@ def is_over(
         dialogue_id(identity, seed.seed_id, branch, trial) in ended
         for seed in seeds
         for trial in range(settings.trials)
+        if trunks is None or (seed.seed_id, trial) in trunks
         for branch in branches_of(settings.recipe)
     )
 
@@ -247,6 +265,7 @@ class _CampaignRun:
             Trial(seed, number, recipe.dialogue_ids(seed, number))
             for seed in seeds
             for number in range(self.settings.trials)
+            if recipe.plays(seed, number)
         ]
         self.trials = {(trial.seed.seed_id, trial.number): trial for trial in trials}
         self.open_trials = [trial for trial in trials if any(id not in ended for id in trial.dialogue_ids.values())]

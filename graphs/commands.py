@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from graphs import again_commands
+
 if TYPE_CHECKING:
     from configs.settings import CampaignSettings
     from graphs.best_of_n import RewardModel
@@ -283,4 +285,4 @@ def report(db: str, campaigns: tuple[str, ...], method: str | None, label_sets: 
     print_report(reports, Console(highlight=False))
 
 
-COMMANDS = [plan, run, judge, context, report]
+COMMANDS = [plan, run, judge, context, report, *again_commands.COMMANDS]

@@ -24,8 +24,9 @@ from graphs.pairing import PairingState, build_given_graph, build_pairing_graph,
 from graphs.schedule import kinds_of, perturbed_answers, places_of_pairs, turns_of, without_history
 from graphs.seeds import script_of
 from graphs.state import Comparison, DialogueState, Said, is_open
+from graphs.trunk import Begun, Trunks
 from store.identity import chance, dialogue_id
-from store.records import Branch, Seed
+from store.records import Branch, Seed, Turn
 
 
 def branches_of(recipe: str) -> tuple[Branch, ...]:
@@ -44,12 +45,18 @@ class Recipe:
     branches: tuple[Branch, ...]
     scorer: RewardModel | None = None
     """Who picks, in `best_of_n` and `west_of_n`."""
+    trunks: Trunks | None = None
+    """What the dialogues of a fork begin with; null where they begin with their seeds."""
 
     @property
     def branches_at_once(self) -> int:
         """Branches of a seed that play side by side; those that share text follow one another."""
         perturb = self.settings.perturb
         return 1 if perturb is not None and perturb.share != "nothing" else len(self.branches)
+
+    def plays(self, seed: Seed, trial: int) -> bool:
+        """Whether there is such a playing: in a fork, where the other dialogue got as far."""
+        return self.trunks is None or (seed.seed_id, trial) in self.trunks
 
     def dialogue_ids(self, seed: Seed, trial: int) -> dict[Branch, str]:
         return {branch: dialogue_id(self.campaign_id, seed.seed_id, branch, trial) for branch in self.branches}
@@ -59,16 +66,20 @@ class Recipe:
         settings = self.settings
         drawn = chance(settings.random_seed, self.campaign_id, seed.seed_id, trial)
         turns = turns_of(settings.turns, drawn)
+        if self.trunks is None:
+            said, turns, more = Begun([Said(message, "seed", None) for message in seed.messages], turns, {})
+        else:
+            said, turns, more = self.trunks[seed.seed_id, trial].begin(turns)
         perturb = settings.perturb if settings.recipe != "capo" else None  # which plays first and perturbs afterwards
         answers = perturbed_answers(perturb, turns, drawn) if perturb else []
         kinds = kinds_of(perturb, turns, drawn) if perturb else []
-        if perturb and not any(message.role == "assistant" for message in seed.messages):
+        if perturb and not any(one.message.role == "assistant" for one in said):
             answers, kinds = without_history(perturb, answers, kinds, drawn)
-        said = [Said(message, "seed", None) for message in seed.messages]
         script: DialogueState = {"script": script_of(seed)} if settings.script is not None else {}
         return {
             branch: {
                 **script,
+                **more,
                 "campaign_id": self.campaign_id,
                 "dialogue_id": identity,
                 "seed": said,
@@ -82,10 +93,20 @@ class Recipe:
     async def play(self, seed: Seed, trial: int) -> Outcome:
         """Run one seed to its end.
 
+        The turns that a fork begins with are not among its records: they are another campaign's.
+
         Raises:
             ProviderError: only what is fatal for every dialogue.
             CampaignStopping: the campaign stops before the dialogue's end; nothing is left behind.
         """
+        outcome = await self._play(seed, trial)
+        if self.trunks is None:
+            return outcome
+        shared = set(self.trunks[seed.seed_id, trial].turn_ids)
+        own = [record for record in outcome.records if not (isinstance(record, Turn) and record.turn_id in shared)]
+        return outcome._replace(records=own)
+
+    async def _play(self, seed: Seed, trial: int) -> Outcome:
         start = self.start(seed, trial)
         turns = max(state["turns"] for state in start.values())
         limits = {"recursion_limit": recursion_limit(turns, self.settings.perturb, self.settings.gate)}
@@ -137,25 +158,25 @@ def build_recipe(
     prompt_hashes: Mapping[str, str],
     cast: Cast,
     scorer: RewardModel | None = None,
+    trunks: Trunks | None = None,
 ) -> Recipe:
     """The graph of a recipe. `scorer` picks in `best_of_n` and `west_of_n`, which cannot do without."""
-    branches = branches_of(settings.recipe)
+    graph = _graph(settings, cast, scorer)
+    return Recipe(settings, campaign_id, prompt_hashes, graph, branches_of(settings.recipe), scorer, trunks)
+
+
+def _graph(settings: CampaignSettings, cast: Cast, scorer: RewardModel | None) -> Any:
     if settings.recipe == "music":
         assert settings.perturb is not None, "validated settings of `music` have a perturbation"
-        graph = build_music_graph(cast, settings.perturb, judge_pairs=settings.judge_pairs)
-        return Recipe(settings, campaign_id, prompt_hashes, graph, branches)
+        return build_music_graph(cast, settings.perturb, judge_pairs=settings.judge_pairs)
     if settings.recipe == "best_of_n":
         assert scorer is not None, "a campaign of `best_of_n` is started with its scorer"
-        graph = build_best_of_n_graph(cast, settings.candidates, scorer)
-        return Recipe(settings, campaign_id, prompt_hashes, graph, branches, scorer)
+        return build_best_of_n_graph(cast, settings.candidates, scorer)
     if settings.recipe == "capo":
         assert settings.capo is not None, "validated settings of `capo` have its own"
         assert settings.perturb is not None, "and a perturbation"
-        graph = build_capo_graph(cast, settings.capo, settings.perturb)
-        return Recipe(settings, campaign_id, prompt_hashes, graph, branches)
+        return build_capo_graph(cast, settings.capo, settings.perturb)
     if settings.pairing is not None:
-        place = build_place_graph(settings, cast, scorer)
-        plays, pairing = settings.pairing.play, settings.pairing
-        graph = build_pairing_graph(cast, pairing, place) if plays else build_given_graph(pairing, place)
-        return Recipe(settings, campaign_id, prompt_hashes, graph, branches, scorer)
-    return Recipe(settings, campaign_id, prompt_hashes, build_dialogue_graph(cast, settings.perturb), branches)
+        place, pairing = build_place_graph(settings, cast, scorer), settings.pairing
+        return build_pairing_graph(cast, pairing, place) if pairing.play else build_given_graph(pairing, place)
+    return build_dialogue_graph(cast, settings.perturb)

@@ -56,7 +56,8 @@ def outcome_of(
         records += own
         records += perturbations_of(state, own, first_depth=len(trunk))
         records += _caught(state)
-        forked_from = states[0]["dialogue_id"] if state is not states[0] and len(trunk) > len(seed.messages) else None
+        shares = state is not states[0] and len(trunk) > len(state["seed"])
+        forked_from = states[0]["dialogue_id"] if shares else state.get("forked_from")
         dialogues[branch] = dialogue_row(seed, trial, branch, state, [*trunk, *own], prompt_hashes, forked_from)
         records.append(stats_row(dialogues[branch], state))
     records += _pairs(seed, ended, dialogues, comparisons, perturb)
@@ -80,7 +81,11 @@ def _shared(states: Sequence[DialogueState]) -> int:
 def chain(
     state: DialogueState, seed: Seed, parent: str | None, *, writer: str, start: int, stop: int | None
 ) -> list[Turn]:
-    """The turns from `start` to `stop` of a dialogue, each the child of the one before."""
+    """The turns from `start` to `stop` of a dialogue, each the child of the one before.
+
+    Those of another dialogue that it starts from are among them, under their own ids.
+    """
+    others = state.get("turn_ids", [])
     perturbed = {alteration.depth: alteration for alteration in state.get("alterations", [])}
     turns: list[Turn] = []
     for depth, said in enumerate([*state["seed"], *state.get("said", [])][:stop]):
@@ -88,7 +93,7 @@ def chain(
             continue
         altered = perturbed.get(depth)
         turn = Turn(
-            turn_id=turn_id(parent, writer, depth),
+            turn_id=others[depth] if depth < len(others) else turn_id(parent, writer, depth),
             parent_id=parent,
             campaign_id=state["campaign_id"],
             seed_id=seed.seed_id,

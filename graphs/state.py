@@ -82,6 +82,10 @@ class DialogueState(TypedDict, total=False):
     dialogue_id: str
     seed: list[Said]
     """The turns that the dialogue starts from."""
+    turn_ids: list[str]
+    """Of the turns that it starts from, where they are another dialogue's; absent where they are its seed's."""
+    forked_from: str
+    """That other dialogue."""
     turns: int
     """Assistant answers to come."""
     perturbed_answers: list[int]

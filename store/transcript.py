@@ -98,7 +98,12 @@ def _show_dialogue(path: str | os.PathLike[str], identity: str, console: Console
     if dialogue["error"]:
         _line(console, Text(f"error: {neutral(dialogue['error'])}", style="red"))
     _line(console, Text(f"{dialogue['seed_id']} · {dialogue['campaign_id']}", style="dim"))
-    _turns(console, _path_of(path, identity))
+    turns = _path_of(path, identity)
+    if dialogue["forked_from"]:
+        others = {turn.turn_id for turn in _path_of(path, dialogue["forked_from"])}
+        shared = sum(turn.turn_id in others for turn in turns)
+        _line(console, Text(f"shares its first {shared} turns with {dialogue['forked_from']}", style="dim"))
+    _turns(console, turns)
     _caught(path, identity, console)
     _verdicts(path, console, "judgements.dialogue_id = ? AND rubric NOT IN ('verify', 'verify_context')", [identity])
 
@@ -107,7 +112,7 @@ def _caught(path: str | os.PathLike[str], identity: str, console: Console) -> No
     """What was not let pass, by the turn that it was to be."""
     for catch in query(path, "SELECT * FROM caught WHERE dialogue_id = ? ORDER BY depth, attempt", [identity]):
         first, *more = neutral(catch["content"]).splitlines() or [""]
-        text = f"caught     {catch['reason']} ({catch['outcome']}), before turn {catch['depth'] + 1}: {first[:80]}"
+        text = f"caught     {catch['reason']} ({catch['outcome']}), for turn {catch['depth']}: {first[:80]}"
         _line(console, Text(text + (" ..." if more or len(first) > 80 else ""), style="yellow"))
 
 
@@ -136,9 +141,9 @@ def _show_pair(path: str | os.PathLike[str], identity: str, console: Console) ->
     _rule(console, "shared")
     _turns(console, chosen[:trunk])
     _rule(console, "chosen")
-    _turns(console, chosen[trunk:])
+    _turns(console, chosen[trunk:], first=trunk)
     _rule(console, "rejected")
-    _turns(console, rejected[trunk:])
+    _turns(console, rejected[trunk:], first=trunk)
     _verdicts(path, console, "pair_id = ?", [identity])
 
 
@@ -224,10 +229,11 @@ def _path_of(path: str | os.PathLike[str], dialogue_id: str) -> list[ShownTurn]:
     return [ShownTurn(**row) for row in rows]
 
 
-def _turns(console: Console, turns: Sequence[ShownTurn]) -> None:
-    for turn in turns:
+def _turns(console: Console, turns: Sequence[ShownTurn], *, first: int = 0) -> None:
+    """Each with its place in the conversation, from 0: what `descant fork --at` takes."""
+    for place, turn in enumerate(turns, start=first):
         console.print()
-        head = Text(turn.role, style=ROLE_STYLES.get(turn.role, "bold"))
+        head = Text.assemble((f"{place} ", "dim"), (turn.role, ROLE_STYLES.get(turn.role, "bold")))
         if turn.kind is not None:
             by = f" (by {neutral(turn.verdict_source)})" if turn.verdict_source else ""
             verdict = VERDICTS.get(turn.verdict or "", turn.verdict or "")

@@ -55,7 +55,7 @@ def test_a_pair_is_shown_with_its_trunk_once_and_its_perturbation_marked(fill: C
 
 def test_a_dialogue_is_shown_with_what_its_gate_caught(fill: Callable[..., Path]) -> None:
     shown = call_command("show", "dlg_a", db=fill(*one_of_each())).output
-    assert "caught     leak (asked_again), before turn 3: quotes" in shown
+    assert "caught     leak (asked_again), for turn 2: quotes" in shown
 
 
 def test_every_kind_of_thing_is_shown(fill: Callable[..., Path]) -> None:
