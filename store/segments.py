@@ -28,9 +28,11 @@ def segments(folder: Path) -> list[Path]:
 def read_whole_lines(segment: Path, offset: int, limit_bytes: int) -> bytes:
     """The whole lines from an offset on: about `limit_bytes` of them, but at least one if there is one."""
     parts = []
-    with segment.open("rb") as handle:
+    with segment.open("rb", buffering=0) as handle:
+        left = os.fstat(handle.fileno()).st_size - offset
         handle.seek(offset)
-        while part := handle.read(limit_bytes):
+        while left > 0 and (part := handle.read(min(limit_bytes, left))):
+            left -= len(part)
             end = part.rfind(b"\n")
             if end >= 0:
                 parts.append(part[: end + 1])

@@ -2,7 +2,8 @@
 
 `append` is done when the journal has the records. The ingester opens the database about once a second, for some
 tens of milliseconds, so that readers in other processes get in between; while one of them holds the file, it waits
-and the journal grows. A clean close removes what is fully in; what a killed process leaves, the next writer takes in.
+and the journal grows; so it does on a full disk. A clean close removes what is fully in; what a killed process leaves,
+the next writer takes in.
 """
 
 import contextlib
@@ -18,14 +19,18 @@ import duckdb
 
 from store import segments
 from store.database import StoreBusyError, StoreError, check_ours, connect, database_path, first_line, refuse_folder
-from store.ingest import IngestError, ingest, ingested_offsets, read_batch
-from store.journal import Journal
+from store.ingest import IngestError, ingest, ingested_offsets, is_full_disk, read_batch
+from store.journal import FULL_DISK_PATIENCE_SECONDS, RETRY_SECONDS, Journal, full_disk
+from store.known_keys import KnownKeys
 from store.lock import Lock
 from store.migrations import migrate
 from store.records import Record
 from store.segments import journal_folder
 
 INGEST_SECONDS = 1.0
+INGEST_SHARE = 0.1
+"""Of the time that passes may take: a long one is followed by a longer pause, of at most LONGEST_PAUSE_SECONDS."""
+LONGEST_PAUSE_SECONDS = 3.0
 BUSY_SECONDS = 0.05
 """Between two tries while a reader holds the database."""
 FLUSH_PATIENCE_SECONDS = 60.0
@@ -55,6 +60,9 @@ class Writer:
         """Lines of earlier segments that a kill or a power cut left torn."""
         self._folder = journal_folder(self.path)
         self._ingest_seconds = ingest_seconds
+        self._known: dict[str, KnownKeys] = {}
+        self._in_doubt = False
+        """Whether a batch failed that may be in all the same: DuckDB can fail after its commit."""
         self._lock = _take_lock(self.path)
         try:
             self._offsets = _open_or_build(self.path)
@@ -71,7 +79,8 @@ class Writer:
             self._lock.release()
             raise
         self._failure: BaseException | None = None
-        self._busy: StoreBusyError | None = None
+        self._delay: StoreError | None = None
+        """What keeps rows from the database for now: a reader that holds it, or a full disk."""
         self._state = threading.Condition()
         self._asked = 0
         self._served = 0
@@ -93,6 +102,8 @@ class Writer:
     @property
     def trouble(self) -> str | None:
         """What the campaign waits for, and what to do, in one line; null while all is well."""
+        if self._delay is not None and not isinstance(self._delay, StoreBusyError):
+            return full_disk(self.path)
         return self._journal.trouble
 
     def flush(self, *, patience_seconds: float = FLUSH_PATIENCE_SECONDS) -> None:
@@ -100,6 +111,7 @@ class Writer:
 
         Raises:
             StoreBusyError: another process kept the database open for all of `patience_seconds`.
+            IngestError: the disk was full for all of them.
         """
         deadline = time.monotonic() + patience_seconds
         with self._state:
@@ -108,8 +120,8 @@ class Writer:
             self._state.notify_all()
             while self._served < mine:
                 self._raise_failure()
-                if time.monotonic() >= deadline and self._busy is not None:
-                    raise self._busy
+                if time.monotonic() >= deadline and self._delay is not None:
+                    raise self._delay
                 self._state.wait(0.1)
 
     def close(self) -> None:
@@ -155,38 +167,50 @@ class Writer:
             raise StoreError(f"writing {str(self.path)!r} failed: {self._failure}") from self._failure
 
     def _ingest_forever(self) -> None:
-        """The ingester thread: a pass a second, or at once when somebody asks for it."""
-        give_up = float("inf")
+        """The ingester thread: a pass about every second, or at once when somebody asks for it."""
+        pause = self._ingest_seconds
+        close_began: float | None = None
         while True:
             with self._state:
                 if not self._closing and self._asked == self._served:
-                    self._state.wait(self._ingest_seconds)
+                    self._state.wait(pause)
                 asked, closing = self._asked, self._closing
-            if closing and give_up == float("inf"):
-                give_up = time.monotonic() + CLOSE_PATIENCE_SECONDS
+            started = time.monotonic()
+            if closing and close_began is None:
+                close_began = started
             try:
                 done = self._ingest_batch(patience_seconds=0.0)
                 if done:
                     self._remove_finished_segments()
-            except StoreBusyError as error:
-                self._busy = error
-                if time.monotonic() > give_up:
+            except BaseException as error:  # noqa: BLE001  a thread's error would vanish: append, flush and close raise it
+                closing_seconds = 0.0 if close_began is None else time.monotonic() - close_began
+                if not self._waits_for(error, closing_seconds=closing_seconds):
                     self._fail(error)
                     return
-                time.sleep(BUSY_SECONDS)
                 continue
-            except BaseException as error:  # noqa: BLE001  a thread's error would vanish: append, flush and close raise it
-                self._fail(error)
-                return
-            self._busy = None
+            self._delay = None
             if not done:
                 time.sleep(BREATH_SECONDS)
                 continue
+            pause = max(self._ingest_seconds, min((time.monotonic() - started) / INGEST_SHARE, LONGEST_PAUSE_SECONDS))
             with self._state:
                 self._served = asked
                 self._state.notify_all()
             if closing:
                 return
+
+    def _waits_for(self, error: BaseException, *, closing_seconds: float) -> bool:
+        """Waits a little for what passes by itself, a reader or a full disk; false for another error, or out of patience."""
+        if isinstance(error, StoreBusyError):
+            self._delay, patience, seconds = error, CLOSE_PATIENCE_SECONDS, BUSY_SECONDS
+        elif isinstance(error, StoreError) and is_full_disk(error):
+            self._delay, patience, seconds = error, FULL_DISK_PATIENCE_SECONDS, RETRY_SECONDS
+        else:
+            return False
+        if closing_seconds > patience:
+            return False
+        time.sleep(seconds)
+        return True
 
     def _fail(self, error: BaseException) -> None:
         with self._state:
@@ -199,10 +223,15 @@ class Writer:
         if batch.offsets:
             connection = connect(self.path, read_only=False, patience_seconds=patience_seconds)
             try:
-                self.unreadable_lines += batch.unreadable + ingest(connection, batch)
+                if self._in_doubt:
+                    self._offsets.update(ingested_offsets(connection))
+                    batch = read_batch(self._folder, self._offsets)
+                self._in_doubt = True
+                self.unreadable_lines += ingest(connection, batch, self._known)
             finally:
                 _close(connection, self.path)
             self._offsets.update(batch.offsets)
+            self._in_doubt = False
         return batch.is_last
 
     def _remove_finished_segments(self) -> None:

@@ -1,9 +1,7 @@
 """The one writer: everything once, last row wins, one at a time, nothing half made."""
 
 import os
-import random
 import signal
-import string
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -158,8 +156,8 @@ from store import writer as writer_module
 from store.writer import Writer
 from tests.store.store_samples import turn
 
-def ingest_and_die(connection, batch):
-    count = ingest(connection, batch)
+def ingest_and_die(*given):
+    count = ingest(*given)
     os.kill(os.getpid(), signal.SIGKILL)
 
 ingest, writer_module.ingest = writer_module.ingest, ingest_and_die
@@ -276,34 +274,6 @@ def test_an_error_of_the_ingester_is_raised_and_the_rows_stay_in_the_journal(
     with Writer(db):
         pass
     assert query(db, "SELECT turn_id FROM turns") == [{"turn_id": "turn_00000001"}]
-
-
-def _write_until_full(writer: Writer, written: list[int]) -> None:
-    noise = random.Random(0)
-    while True:
-        texts = ["".join(noise.choices(string.ascii_letters, k=400)) for _ in range(50)]
-        writer.append(*(turn(len(written) + place, content=text) for place, text in enumerate(texts)))
-        written.extend(range(50))
-        writer.flush()
-
-
-def test_a_full_disk_stops_the_writer_and_loses_nothing(
-    db: Path, file_limit: Callable[[int | None], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Journal.__init__, "__kwdefaults__", {"segment_bytes": 100_000})
-    written: list[int] = []
-    writer = Writer(db)
-    file_limit(1_500_000)
-    with pytest.raises(StoreError, match=r"could not be moved into the database .*nothing is lost"):
-        _write_until_full(writer, written)
-    with pytest.raises(StoreError, match="nothing is lost"):
-        writer.close()
-    file_limit(None)
-    with Writer(db):
-        pass
-    n = len(written)
-    assert query(db, "SELECT count(*) AS n, count(DISTINCT turn_id) AS ids FROM turns") == [{"n": n, "ids": n}]
-    assert names(db.parent) == [db.name]
 
 
 KILLED_ANYWHERE = """
