@@ -89,8 +89,12 @@ def connect(
     *,
     read_only: bool,
     patience_seconds: float = PATIENCE_SECONDS,
+    row_group_rows: int | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Opens a database that must exist, and waits while another process holds it.
+
+    Args:
+        row_group_rows: how many rows DuckDB gathers in one group of what is written; null for its own number.
 
     Raises:
         StoreError: there is no such file, or it is no DuckDB database.
@@ -103,7 +107,7 @@ def connect(
     deadline = time.monotonic() + patience_seconds
     while True:
         try:
-            connection = duckdb.connect(file, read_only=read_only)
+            connection = _open(file, read_only, row_group_rows)
             connection.execute("SET enable_progress_bar = false")  # it would write on our stdout
             return connection
         except duckdb.Error as error:
@@ -115,6 +119,20 @@ def connect(
                     f"try again ({first_line(error)})"
                 ) from error
         time.sleep(POLL_SECONDS)
+
+
+def _open(file: Path, read_only: bool, row_group_rows: int | None) -> duckdb.DuckDBPyConnection:
+    if row_group_rows is None:
+        return duckdb.connect(file, read_only=read_only)
+    connection = duckdb.connect()
+    try:
+        name = str(file).replace("'", "''")
+        connection.execute(f"ATTACH '{name}' AS corpus (ROW_GROUP_SIZE {row_group_rows})")
+        connection.execute("USE corpus")
+    except duckdb.Error:
+        connection.close()
+        raise
+    return connection
 
 
 def refuse_folder(file: Path) -> None:

@@ -99,8 +99,11 @@ def ingest(connection: duckdb.DuckDBPyConnection, batch: Batch, known: dict[str,
         connection.execute("SET checkpoint_threshold = '1B'")
         if lines.nbytes <= SMALL_BATCH_BYTES:
             connection.execute("SET threads = 1")
-        places = pa.array(np.arange(len(lines)))
-        connection.register("journal_lines", pa.table({"place": places, "line": lines.cast(pa.string())}))
+        # From buffers: pa.array and pa.table would import pandas where there is one, which takes half a second.
+        places = pa.Array.from_buffers(pa.int64(), len(lines), [None, pa.py_buffer(np.arange(len(lines)))])
+        connection.register(
+            "journal_lines", pa.Table.from_arrays([places, lines.cast(pa.string())], names=["place", "line"])
+        )
         # Parsed outside the transaction, which an unreadable row would abort.
         unreadable += sum(_parse(connection, table, counts[table]) for table in counts)
         connection.unregister("journal_lines")

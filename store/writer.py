@@ -31,6 +31,9 @@ INGEST_SECONDS = 1.0
 INGEST_SHARE = 0.1
 """Of the time that passes may take: a long one is followed by a longer pause, of at most LONGEST_PAUSE_SECONDS."""
 LONGEST_PAUSE_SECONDS = 3.0
+ROW_GROUP_ROWS = 16_384
+"""DuckDB joins small row groups until they have this size, 122,880 by its default: with long messages that is seconds of
+work, in which nobody can read."""
 BUSY_SECONDS = 0.05
 """Between two tries while a reader holds the database."""
 FLUSH_PATIENCE_SECONDS = 60.0
@@ -221,7 +224,9 @@ class Writer:
         """Moves one batch; true when nothing is left of what stood in the journal when it began."""
         batch = read_batch(self._folder, self._offsets)
         if batch.offsets:
-            connection = connect(self.path, read_only=False, patience_seconds=patience_seconds)
+            connection = connect(
+                self.path, read_only=False, patience_seconds=patience_seconds, row_group_rows=ROW_GROUP_ROWS
+            )
             try:
                 if self._in_doubt:
                     self._offsets.update(ingested_offsets(connection))
