@@ -89,7 +89,7 @@ def ingest(connection: duckdb.DuckDBPyConnection, batch: Batch, known: dict[str,
     known = {} if known is None else known
     lines = pa.chunked_array([_lines_of(chunk) for chunk in batch.chunks], type=pa.binary())
     counts, unreadable = _tables_in(lines), 0
-    if counts is None:
+    if counts is None or any(b"\0" in chunk for chunk in batch.chunks):
         lines, unreadable = _readable(lines)
         counts = _tables_in(lines)
         assert counts is not None

@@ -3,10 +3,14 @@
 import ipaddress
 import os
 import socket
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.disks import SmallDisk
 
 # Before anything imports litellm, huggingface_hub or torch; child processes inherit it.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
@@ -67,3 +71,16 @@ def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
     monkeypatch.setattr(socket.socket, "connect", _guarded(socket.socket.connect))
     monkeypatch.setattr(socket.socket, "connect_ex", _guarded(socket.socket.connect_ex))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A small disk, where this process may mount one."""
+    disk = SmallDisk(tmp_path / "disk")
+    disk.place.mkdir()
+    try:
+        disk.resize(3_000)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this process may not mount a disk")
+    yield disk
+    subprocess.run(["umount", "-l", disk.place], check=True)

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import os
-import resource
+import shutil
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from agents.failures import ProviderError
+from agents.ledger import Ledger
 from agents.rehearsal.server import ServerSettings, serving
 from configs.errors import DescantError
 from configs.load import load
 from configs.settings import CampaignSettings
 from graphs.campaign import CampaignReport, run_campaign
+from graphs.progress import Counters, Silent
 from graphs.seeds import load_seeds
-from store.database import StoreError, query
+from store.database import query
 from store.export import export_pairs
 from store.writer import LockedError, Writer
+from tests.disks import SmallDisk
 from tests.processes import start_descant, wait_until
 from tests.servers import Asked, failure, openai_completion, scripted_server
 
@@ -183,18 +187,31 @@ def test_an_interrupted_campaign_drains_and_goes_on(uninterrupted: Path, tmp_pat
     assert contents(database) == contents(uninterrupted)
 
 
-def test_a_full_disk_stops_the_campaign_which_can_go_on_afterwards(tmp_path: Path) -> None:
-    """The largest file that this process may write stands for the disk."""
+class RoomInTime(Silent):
+    """Makes room on a full disk once the campaign has sent nothing for a second."""
+
+    def __init__(self, disk: SmallDisk) -> None:
+        self.disk = disk
+        self.paused_at = 0
+        """Requests sent by then."""
+        self._sent, self._since = 0, time.monotonic()
+
+    def update(self, counters: Counters, ledger: Ledger) -> None:
+        if ledger.sent != self._sent:
+            self._sent, self._since = ledger.sent, time.monotonic()
+        elif time.monotonic() - self._since > 1.0 and shutil.disk_usage(self.disk.place).free < 10_000:
+            assert counters.ended < counters.total
+            self.paused_at = ledger.sent
+            self.disk.resize(100_000)
+
+
+def test_a_campaign_on_a_full_disk_pauses_and_goes_on_by_itself_when_there_is_room(small_disk: SmallDisk) -> None:
     settings = load("rehearsal", CampaignSettings, overrides=["seeds.limit=25"])
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (600 << 10, before[1]))
-    try:
-        with pytest.raises(StoreError, match="run the same command again") as raised:
-            run(settings, tmp_path / "corpus.duckdb")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert raised.value.exit_code == 1
-    report = run(settings, tmp_path / "corpus.duckdb")
+    database, progress = small_disk.place / "corpus.duckdb", RoomInTime(small_disk)
+    Writer(database).close()
+    small_disk.resize(database.stat().st_size // 1024 + 400)
+    report = run_campaign(settings, load_seeds(settings).seeds, database, progress=progress)
+    assert 0 < progress.paused_at < report.calls_sent
     assert report.done == report.dialogues == 50
 
 

@@ -41,30 +41,6 @@ def file_limit() -> Iterator[Callable[[int | None], None]]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-class SmallDisk:
-    """A disk of its own in memory, that can be made larger."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-
-    def resize(self, kilobytes: int) -> None:
-        options = f"{'remount,' if self.place.is_mount() else ''}size={kilobytes}k"
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", self.place], check=True, capture_output=True)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    """A small disk, where this process may mount one."""
-    disk = SmallDisk(tmp_path / "disk")
-    disk.place.mkdir()
-    try:
-        disk.resize(3_000)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("this process may not mount a disk")
-    yield disk
-    subprocess.run(["umount", "-l", disk.place], check=True)
-
-
 @pytest.fixture
 def fill(db: Path) -> Callable[..., Path]:
     """Writes records to the database."""

@@ -16,7 +16,7 @@ from store.database import StoreError, query
 from store.journal import Journal, JournalError
 from store.records import Turn
 from store.writer import Writer
-from tests.store.conftest import SmallDisk
+from tests.disks import SmallDisk
 from tests.store.store_samples import turn
 
 ROWS_A_NOTE = 50
