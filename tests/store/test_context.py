@@ -1,10 +1,24 @@
 """Which user turns the rules find context-dependent: sentences of our own, with and without something to refer to."""
 
+import random
+import re
 import time
+from collections.abc import Sequence
 
 import pytest
 
-from store.context import SIGNS, context_dependent, signs_of
+from store.context import (
+    CHEAPEST_FIRST,
+    MORE,
+    MORE_PARTS,
+    ONE,
+    ONE_PARTS,
+    POINTER_PARTS,
+    POINTERS,
+    SIGNS,
+    context_dependent,
+    signs_of,
+)
 from store.records import Message
 from tests.scripted import said
 
@@ -135,3 +149,23 @@ def test_long_pasted_texts_cost_no_more_than_their_ends() -> None:
     start = time.perf_counter()
     signs_of(BEFORE, pasted)
     assert time.perf_counter() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    ("pattern", "parts"),
+    [(POINTERS, POINTER_PARTS), (ONE, ONE_PARTS), (MORE, MORE_PARTS)],
+    ids=["pointer", "one", "more"],
+)
+def test_the_parts_that_are_looked_for_first_leave_nothing_out(pattern: re.Pattern[str], parts: Sequence[str]) -> None:
+    """Whatever words of a pattern are put together: where it finds something, a part of it is there."""
+    words = sorted(set(re.findall(r"[a-z']+", pattern.pattern.replace("\\b", " ").replace("\\w", " "))))
+    drawn = random.Random(0)
+    texts = [" ".join(drawn.choices(words, k=4)) for _ in range(20_000)]
+    found = [text for text in texts if pattern.search(text)]
+    assert len(found) > 50
+    assert [text for text in found if not any(part in text for part in parts)] == []
+
+
+def test_whether_a_turn_depends_is_what_its_signs_say() -> None:
+    assert len(CHEAPEST_FIRST) == len(SIGNS)
+    assert set(CHEAPEST_FIRST) == set(SIGNS.values())
