@@ -159,11 +159,12 @@ def _readable(lines: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
     Raises:
         StoreError: lines of tables that we do not know.
     """
-    kept, unknown = [], set()
+    kept, unknown, torn = [], set(), 0
     for line in lines.to_pylist():
-        line = line.rpartition(b"\0")[2]  # a hole in a file is zeros; a whole line may follow it
-        found = _LINE.match(line)
-        if found is None or not _is_utf8(line):
+        before, _, line = line.rpartition(b"\0")  # a hole in a file is zeros; a whole line may follow it
+        found = _LINE.match(line) if _is_utf8(line) else None
+        torn += found is None or bool(before.strip(b"\0"))
+        if found is None:
             continue
         table = found[1].decode()
         if table not in RECORDS:
@@ -174,7 +175,7 @@ def _readable(lines: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
             f"the journal holds rows of {', '.join(sorted(unknown))}, which this Descant does not know: take them in with "
             "the version that wrote them"
         )
-    return pa.chunked_array([kept], type=pa.binary()), len(lines) - len(kept)
+    return pa.chunked_array([kept], type=pa.binary()), torn
 
 
 def _parse(connection: duckdb.DuckDBPyConnection, table: str, expected: int) -> int:

@@ -93,6 +93,7 @@ def test_a_hole_anywhere_in_the_journal_costs_the_lines_that_it_touches(hole: by
 
 def test_zeros_before_a_whole_line_do_not_cost_that_line(leftover: Leftover) -> None:
     assert leftover.taken_in(b"\0" * 4096 + LINES[1], LINES[2] + b"\0" * 4096) == (["1", "2"], 0)
+    assert leftover.taken_in(LINES[0][:100] + b"\0" * 4096 + LINES[1]) == (["1"], 1)
 
 
 def test_a_segment_of_zeros_or_of_nothing_is_no_trouble(leftover: Leftover) -> None:
