@@ -257,7 +257,8 @@ def _socket_at(path: Path) -> socket.socket:
         path.unlink()
     made = socket.socket(socket.AF_UNIX)
     try:
-        os.fchmod(made.fileno(), 0o600)  # before there is a file, so that nobody gets in between
+        with suppress(OSError):  # where a system has it: before there is a file, so that nobody gets in between
+            os.fchmod(made.fileno(), 0o600)
         with address(path) as where:
             made.bind(where)
         path.chmod(0o600)

@@ -114,6 +114,10 @@ def _retried(said: dict[str, Any]) -> list[str]:
             f"{_failed(sum(said['same_again'].values()))} left as they are ({_counted(said['same_again'])}): all their calls have "
             f"answers, so they would end the same; --reason {one} plays them all the same"
         )
+    if said["waiting"] and not said["dialogues"]:
+        lines.append(
+            f"nothing more to play again: {said['waiting']} dialogues that were opened before have not ended yet"
+        )
     return lines or ["no dialogue failed: nothing to play again"]
 
 

@@ -29,6 +29,8 @@ class ToRetry(NamedTuple):
     """Failed dialogues by why they ended, the most frequent first."""
     same_again: dict[str, int]
     """Failed dialogues that are left, by why they ended: no call of theirs failed, so they would end the same."""
+    waiting: int
+    """Dialogues that were opened before and have not ended yet."""
 
     @property
     def opened(self) -> list[Dialogue]:
@@ -50,6 +52,7 @@ class ToRetry(NamedTuple):
             "trials": self.trials,
             "reasons": self.reasons,
             "same_again": self.same_again,
+            "waiting": self.waiting,
             "campaigns": [campaign.name for campaign in self.campaigns],
         }
 
@@ -99,6 +102,11 @@ def failed_trials(path: str | os.PathLike[str], *, campaign: str | None = None, 
     if played:
         rows = query(path, "SELECT DISTINCT dialogue_id FROM calls WHERE status = 'failed'")
         in_vain = {row["dialogue_id"] for row in rows}
+    (waiting,) = query(
+        path,
+        "SELECT count(*) AS n FROM dialogues WHERE status = 'open' AND list_contains($campaigns, campaign_id)",
+        {"campaigns": [found.campaign_id for found in campaigns]},
+    )
     dialogues: list[Dialogue] = []
     with_calls: list[str] = []
     again: Counter[str] = Counter()
@@ -119,6 +127,7 @@ def failed_trials(path: str | os.PathLike[str], *, campaign: str | None = None, 
         [found for found in campaigns if found.campaign_id in of],
         dict(again.most_common()),
         dict(same.most_common()),
+        waiting["n"],
     )
 
 

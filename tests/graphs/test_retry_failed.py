@@ -289,7 +289,10 @@ def test_the_command_says_how_many_and_who_plays_them(tmp_path: Path) -> None:
     )
     assert f"{failed} to be played again" in descant("status", cwd=tmp_path).stdout
     again = descant("retry-failed", cwd=tmp_path)
-    assert (again.returncode, again.stdout) == (0, "no dialogue failed: nothing to play again\n")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert (
+        again.stdout == f"nothing more to play again: {failed} dialogues that were opened before have not ended yet\n"
+    )
     with Writer(tmp_path / "corpus.duckdb"):
         locked = descant("retry-failed", cwd=tmp_path)
     assert (locked.returncode, len(locked.stderr.splitlines())) == (2, 1)
