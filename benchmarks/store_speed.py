@@ -5,8 +5,8 @@
     .venv/bin/python -m benchmarks.store_speed --keep made.duckdb               made before: only asked
 
 In: the rows of `benchmarks.made_corpus` go through `store.writer.Writer` as a campaign's do: appended to the journal, moved
-into DuckDB. The clock runs from the first append of a slice until the slice stands in DuckDB; it is stopped while words are
-drawn. Each slice goes in twice over, as what a campaign's turns are (turns, dialogues and their figures: the rows of
+into DuckDB by its thread meanwhile. The clock runs from the first append of a slice until the slice stands in DuckDB; it is
+stopped while words are drawn. Each slice goes in twice over, as what a campaign's turns are (turns, dialogues and their figures: the rows of
 `turns/s in`), and as everything else (above all the calls, each with all messages that were sent).
 
 Asked: a summary of each view over the whole corpus (at most 1 s), and one dialogue, pair or campaign of it (at most
@@ -32,7 +32,8 @@ from store.records import Record
 from store.writer import Writer
 
 HOME = Path(__file__).parent.parent
-SLICE_TURNS = 25_000
+SLICE_TURNS = 50_000
+INGEST_SECONDS = 0.1
 TURN_TABLES = {"seeds", "turns", "dialogues", "dialogue_stats"}
 SUMMARY_LIMIT_MS, ONE_LIMIT_MS, COMMAND_LIMIT_MS = 1_000.0, 50.0, 2_000.0
 TURNS_A_SECOND = 100_000
@@ -103,7 +104,7 @@ def write(database: Path, turns: int) -> bool:
     """Make the corpus, and print how fast it came in; whether it is fast enough."""
     speeds: dict[str, list[Speed]] = {"turns": [], "the rest": []}
     counts: Counter[str] = Counter()
-    with Writer(database, ingest_seconds=3600) as writer:
+    with Writer(database, ingest_seconds=INGEST_SECONDS) as writer:
         slices: dict[str, list[Sequence[Record]]] = {"turns": [], "the rest": []}
         waiting = 0
         for made in CorpusMaker(turns).made():

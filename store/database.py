@@ -1,11 +1,13 @@
 """The DuckDB file: opening it for reading, asking it, and telling ours from others. Knows no records.
 
 DuckDB lets one process write, and any open connection, even an idle reader, keeps the others out. So nobody
-keeps the file open: readers open it for each use and retry, and the one ingester in `store.writer` does the same.
+keeps the file open: readers open it for each use and retry, and the one ingester in `store.writer` does the same. They
+take turns at `store.turnstile`.
 """
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,9 +19,13 @@ import duckdb
 from configs.errors import DescantError
 from store.lock import Lock
 from store.migrations import MIGRATIONS, has_definitions, migrate, schema_version
+from store.segments import journal_folder
+from store.turnstile import Turnstile
 
 PATIENCE_SECONDS = 10.0
 POLL_SECONDS = 0.01
+BIRTH_SECONDS = 3.0
+"""How long a reader waits for a database that somebody is just creating."""
 DEFAULT_NAME = "corpus.duckdb"
 _MAGIC = slice(8, 12)
 """Where `DUCK` stands in each DuckDB file, after a checksum."""
@@ -58,8 +64,7 @@ def reading(path: str | os.PathLike[str], *, settings: Sequence[str] = ()) -> It
         version = check_ours(connection, file)
         if version < len(MIGRATIONS):
             connection.close()
-            _upgrade(file)
-            connection = connect(file, read_only=True)
+            connection = _upgraded(file)
         elif not has_definitions(connection):
             connection.close()
             with contextlib.suppress(
@@ -79,9 +84,16 @@ def query(
 ) -> list[dict[str, Any]]:
     """The rows of one SELECT, as dicts by column."""
     with reading(path) as connection:
-        cursor = connection.execute(sql, parameters or None)
-        names = [column[0] for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        return rows_of(connection, sql, parameters)
+
+
+def rows_of(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
+) -> list[dict[str, Any]]:
+    """The same where several questions are asked of one state of the corpus."""
+    cursor = connection.execute(sql, parameters or None)
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def connect(
@@ -90,22 +102,27 @@ def connect(
     read_only: bool,
     patience_seconds: float = PATIENCE_SECONDS,
     row_group_rows: int | None = None,
+    has_turn: bool = False,
 ) -> duckdb.DuckDBPyConnection:
     """Opens a database that must exist, and waits while another process holds it.
 
     Args:
         row_group_rows: how many rows DuckDB gathers in one group of what is written; null for its own number.
+        has_turn: we hold the turnstile, which readers take else while they open.
 
     Raises:
         StoreError: there is no such file, or it is no DuckDB database.
         StoreBusyError: it was held for `patience_seconds`.
     """
-    if not file.exists():
+    if not _is_there(file):
         raise StoreError(f"there is no database at {str(file)!r}: run a campaign first, or name another with --db")
     refuse_folder(file)
     _refuse_other_formats(file)
     deadline = time.monotonic() + patience_seconds
+    turnstile = Turnstile(journal_folder(file), is_writer=False)
     while True:
+        if read_only and not has_turn:
+            turnstile.take(deadline - time.monotonic())
         try:
             connection = _open(file, read_only, row_group_rows)
             connection.execute("SET enable_progress_bar = false")  # it would write on our stdout
@@ -118,6 +135,8 @@ def connect(
                     f"{str(file)!r} stayed open in another process for {patience_seconds:g} s: close it there and "
                     f"try again ({first_line(error)})"
                 ) from error
+        finally:
+            turnstile.release()
         time.sleep(POLL_SECONDS)
 
 
@@ -144,19 +163,43 @@ def refuse_folder(file: Path) -> None:
     raise StoreError(f"{str(file)!r} is a folder: {hint}")
 
 
+def _is_there(file: Path) -> bool:
+    """Whether the database exists, or does so after a moment, while a writer builds it."""
+    deadline = time.monotonic() + BIRTH_SECONDS
+    while not file.exists():
+        if time.monotonic() >= deadline or Lock(file).alive_holder() in (None, os.getpid()):
+            return file.exists()
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+_known: set[tuple[int, int]] = set()
+_knowing = threading.Lock()
+
+
 def _refuse_other_formats(file: Path) -> None:
-    """DuckDB itself reads text and tables of many kinds under the name of a database, or gives an error of its own."""
-    try:
-        with file.open("rb") as handle:
-            start = handle.read(_MAGIC.stop)
-    except OSError as error:
-        raise StoreError(
-            f"{str(file)!r} cannot be read ({error.strerror}): check its rights, or name another with --db"
-        ) from error
-    if start[_MAGIC] != b"DUCK":
-        raise StoreError(
-            f"{str(file)!r} cannot be opened as a database: it is no DuckDB database; name another with --db"
-        )
+    """DuckDB itself reads text and tables of many kinds under the name of a database, or gives an error of its own.
+
+    Each file is looked into once, before this process opens it: whoever closes a file, however it was opened, drops all
+    locks that its process has on it (POSIX), and with them the ingester's, in the middle of its writing.
+    """
+    with _knowing:
+        try:
+            status = file.stat()
+            identity = (status.st_dev, status.st_ino)
+            if identity in _known:
+                return
+            with file.open("rb") as handle:
+                start = handle.read(_MAGIC.stop)
+        except OSError as error:
+            raise StoreError(
+                f"{str(file)!r} cannot be read ({error.strerror}): check its rights, or name another with --db"
+            ) from error
+        if start[_MAGIC] != b"DUCK":
+            raise StoreError(
+                f"{str(file)!r} cannot be opened as a database: it is no DuckDB database; name another with --db"
+            )
+        _known.add(identity)
 
 
 def check_ours(connection: duckdb.DuckDBPyConnection, file: Path) -> int:
@@ -192,6 +235,22 @@ def _is_held(error: duckdb.Error) -> bool:
         or "different configuration than existing connections" in text
         or "Unique file handle conflict" in text
     )
+
+
+def _upgraded(file: Path) -> duckdb.DuckDBPyConnection:
+    """The database once its schema is ours: brought up to date here, or by the campaign that has just begun to write it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            _upgrade(file)
+        except StoreError:
+            if time.monotonic() >= deadline:
+                raise
+        connection = connect(file, read_only=True)
+        if check_ours(connection, file) == len(MIGRATIONS):
+            return connection
+        connection.close()
+        time.sleep(POLL_SECONDS)
 
 
 def _upgrade(file: Path, *, patience_seconds: float = PATIENCE_SECONDS) -> None:

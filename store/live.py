@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import duckdb
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from store.control import NoAnswerError, RefusedError, ask
-from store.database import query
+from store.database import rows_of
 from store.transcript import neutral, print_wide
 
 STATES = {
@@ -28,10 +29,10 @@ def live_of(database: Path) -> tuple[dict[str, Any] | None, str | None]:
         return None, str(error)
 
 
-def dialogues_to_play_again(database: Path) -> dict[str, int]:
+def dialogues_to_play_again(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
     """How many failed dialogues of a campaign `descant retry-failed` has opened, branches beside them included."""
-    rows = query(
-        database, "SELECT campaign_id, count(*) AS n FROM dialogues WHERE status = 'open' GROUP BY campaign_id"
+    rows = rows_of(
+        connection, "SELECT campaign_id, count(*) AS n FROM dialogues WHERE status = 'open' GROUP BY campaign_id"
     )
     return {row["campaign_id"]: row["n"] for row in rows}
 

@@ -12,6 +12,7 @@ class Lock:
     """An exclusive flock on `<database>.lock`, held from `take` to `release`."""
 
     def __init__(self, database: Path) -> None:
+        self.database = database
         self.path = database.with_name(database.name + LOCK_SUFFIX)
         self._fd: int | None = None
 

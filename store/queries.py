@@ -11,6 +11,7 @@ from store.database import StoreError, query, reading
 from store.records import Message, PreferencePair
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
 
 ID_TABLES = {
@@ -46,17 +47,22 @@ def resolve_id(path: str | os.PathLike[str], prefix: str) -> tuple[str, str]:
     Raises:
         StoreError: nothing begins so, or several things do.
     """
+    with reading(path) as connection:
+        return resolve(connection, prefix)
+
+
+def resolve(connection: "duckdb.DuckDBPyConnection", prefix: str) -> tuple[str, str]:
+    """The same where more is asked of the same state of the corpus."""
     head = prefix.split("_", 1)[0]
     places = [
         place for start, place in ID_TABLES.items() if start == head or ("_" not in prefix and start.startswith(head))
     ]
     found: list[tuple[str, str]] = []
-    with reading(path) as connection:
-        for kind, table, column in places:
-            rows = connection.execute(
-                f"SELECT DISTINCT {column} FROM {table} WHERE starts_with({column}, ?) ORDER BY 1 LIMIT 3", [prefix]
-            ).fetchall()
-            found += [(kind, row[0]) for row in rows]
+    for kind, table, column in places:
+        rows = connection.execute(
+            f"SELECT DISTINCT {column} FROM {table} WHERE starts_with({column}, ?) ORDER BY 1 LIMIT 3", [prefix]
+        ).fetchall()
+        found += [(kind, row[0]) for row in rows]
     exact = [item for item in found if item[1] == prefix]
     if len(exact) == 1:
         return exact[0]

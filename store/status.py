@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from store.database import database_path, query
+from store.database import database_path, reading, rows_of
 from store.live import dialogues_to_play_again, live_of, print_live
 from store.lock import Lock
 from store.segments import pending_rows
@@ -19,45 +19,47 @@ ONLY_JUDGING = ("judge", "match")
 """Recipes of judges' calls, which make no dialogues."""
 
 
+CAMPAIGNS = """
+WITH played AS (
+    SELECT campaign_id, seed_id, bool_or(dialogues.status = 'failed') AS failed
+    FROM dialogues JOIN campaigns USING (campaign_id)
+    WHERE (recipe <> 'capo' OR branch = 'main')  -- a negative that failed is lost alone
+        AND dialogues.status <> 'open'
+    GROUP BY campaign_id, seed_id
+), counted AS (
+    SELECT campaign_id, count(*) FILTER (NOT failed) AS seeds_done, count(*) FILTER (failed) AS seeds_failed
+    FROM played GROUP BY campaign_id
+)
+SELECT campaign_id, name, recipe, stats.status, coalesce(seeds_done, 0) AS seeds_done,
+    coalesce(seeds_failed, 0) AS seeds_failed, n_seeds AS seeds_total,
+    dialogues AS dialogues_done, failed AS dialogues_failed, pairs, created_at, finished_at
+FROM campaign_stats AS stats
+JOIN (SELECT campaign_id, n_seeds, created_at, finished_at FROM campaigns) USING (campaign_id)
+LEFT JOIN counted USING (campaign_id)
+ORDER BY created_at, campaign_id
+"""
+
+
 def status_of(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Everything `descant status` says, for machines.
 
     A campaign is `interrupted` when its row says `running` and no process holds the database.
     """
     file = database_path(path)
-    campaigns = query(
-        file,
-        """
-        WITH played AS (
-            SELECT campaign_id, seed_id, bool_or(dialogues.status = 'failed') AS failed
-            FROM dialogues JOIN campaigns USING (campaign_id)
-            WHERE (recipe <> 'capo' OR branch = 'main')  -- a negative that failed is lost alone
-                AND dialogues.status <> 'open'
-            GROUP BY campaign_id, seed_id
-        ), counted AS (
-            SELECT campaign_id, count(*) FILTER (NOT failed) AS seeds_done, count(*) FILTER (failed) AS seeds_failed
-            FROM played GROUP BY campaign_id
-        )
-        SELECT campaign_id, name, recipe, stats.status, coalesce(seeds_done, 0) AS seeds_done,
-            coalesce(seeds_failed, 0) AS seeds_failed, n_seeds AS seeds_total,
-            dialogues AS dialogues_done, failed AS dialogues_failed, pairs, created_at, finished_at
-        FROM campaign_stats AS stats
-        JOIN (SELECT campaign_id, n_seeds, created_at, finished_at FROM campaigns) USING (campaign_id)
-        LEFT JOIN counted USING (campaign_id)
-        ORDER BY created_at, campaign_id
-        """,
-    )
-    usage: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in query(file, "SELECT * EXCLUDE (campaign) FROM usage_by_agent ORDER BY campaign_id, agent, model"):
-        usage[row.pop("campaign_id")].append(row)
-    offsets = {row["segment"]: row["byte_offset"] for row in query(file, "SELECT segment, byte_offset FROM ingested")}
     writer = Lock(file).alive_holder()
+    with reading(file) as connection:
+        campaigns = rows_of(connection, CAMPAIGNS)
+        used = rows_of(connection, "SELECT * EXCLUDE (campaign) FROM usage_by_agent ORDER BY campaign_id, agent, model")
+        waiting = dialogues_to_play_again(connection)
+        offsets = {row["segment"]: row["byte_offset"] for row in rows_of(connection, "FROM ingested")}
+    writer = writer or Lock(file).alive_holder()  # it may have come, or gone, between the two
+    usage: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in used:
+        usage[row.pop("campaign_id")].append(row)
     for campaign in campaigns:
         if campaign["status"] == "running" and writer is None:
             campaign["status"] = "interrupted"  # its process died; the same command goes on
         campaign["usage"] = usage[campaign["campaign_id"]]
-    waiting = dialogues_to_play_again(file)
-    for campaign in campaigns:
         campaign["dialogues_open"] = waiting.get(campaign["campaign_id"], 0)
     live, unanswered = live_of(file)
     return {

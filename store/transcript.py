@@ -10,14 +10,15 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import duckdb
 import orjson
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from store.database import query
-from store.queries import resolve_id
+from store.database import reading, rows_of
+from store.queries import resolve
 
 ROLE_STYLES = {"system": "magenta", "user": "bold cyan", "assistant": "bold green"}
 PERTURBED_STYLE, BETTERED_STYLE = "bold red", "bold blue"
@@ -58,19 +59,28 @@ def print_wide(table: Table, console: Console) -> None:
 
 
 def show(path: str | os.PathLike[str], prefix: str, console: Console) -> None:
-    """Prints what an id, or an unambiguous beginning of one, names."""
-    kind, identity = resolve_id(path, prefix)
+    """Prints what an id, or an unambiguous beginning of one, names: all of one state of the corpus.
+
+    The page is laid out first and handed on when the database is closed again: a pager may take its time.
+    """
+    with console.capture() as page, reading(path) as connection:
+        _show(connection, os.fspath(path), prefix, console)
+    console.file.write(page.get())
+
+
+def _show(connection: duckdb.DuckDBPyConnection, path: str, prefix: str, console: Console) -> None:
+    kind, identity = resolve(connection, prefix)
     if kind == "dialogue":
-        _show_dialogue(path, identity, console)
+        _show_dialogue(connection, identity, console)
     elif kind == "pair":
-        _show_pair(path, identity, console)
+        _show_pair(connection, identity, console)
     elif kind == "seed":
-        _show_seed(path, identity, console)
+        _show_seed(connection, identity, console)
     elif kind == "campaign":
-        _show_campaign(path, identity, console)
+        _show_campaign(connection, path, identity, console)
     else:
         table, column = _PLACES[kind]
-        (row,) = query(path, f"SELECT * FROM {table} WHERE {column} = ?", [identity])
+        (row,) = rows_of(connection, f"SELECT * FROM {table} WHERE {column} = ?", [identity])
         _fields(console, row)
 
 
@@ -85,8 +95,8 @@ _PLACES = {
 }
 
 
-def _show_dialogue(path: str | os.PathLike[str], identity: str, console: Console) -> None:
-    (dialogue,) = query(path, "SELECT * EXCLUDE (turn_ids) FROM dialogues WHERE dialogue_id = ?", [identity])
+def _show_dialogue(connection: duckdb.DuckDBPyConnection, identity: str, console: Console) -> None:
+    (dialogue,) = rows_of(connection, "SELECT * EXCLUDE (turn_ids) FROM dialogues WHERE dialogue_id = ?", [identity])
     _line(console, Text(f"dialogue {identity}", style="bold"))
     _line(
         console,
@@ -98,19 +108,21 @@ def _show_dialogue(path: str | os.PathLike[str], identity: str, console: Console
     if dialogue["error"]:
         _line(console, Text(f"error: {neutral(dialogue['error'])}", style="red"))
     _line(console, Text(f"{dialogue['seed_id']} · {dialogue['campaign_id']}", style="dim"))
-    turns = _path_of(path, identity)
+    turns = _path_of(connection, identity)
     if dialogue["forked_from"]:
-        others = {turn.turn_id for turn in _path_of(path, dialogue["forked_from"])}
+        others = {turn.turn_id for turn in _path_of(connection, dialogue["forked_from"])}
         shared = sum(turn.turn_id in others for turn in turns)
         _line(console, Text(f"shares its first {shared} turns with {dialogue['forked_from']}", style="dim"))
     _turns(console, turns)
-    _caught(path, identity, console)
-    _verdicts(path, console, "judgements.dialogue_id = ? AND rubric NOT IN ('verify', 'verify_context')", [identity])
+    _caught(connection, identity, console)
+    _verdicts(
+        connection, console, "judgements.dialogue_id = ? AND rubric NOT IN ('verify', 'verify_context')", [identity]
+    )
 
 
-def _caught(path: str | os.PathLike[str], identity: str, console: Console) -> None:
+def _caught(connection: duckdb.DuckDBPyConnection, identity: str, console: Console) -> None:
     """What was not let pass, by the turn that it was to be."""
-    for catch in query(path, "SELECT * FROM caught WHERE dialogue_id = ? ORDER BY depth, attempt", [identity]):
+    for catch in rows_of(connection, "SELECT * FROM caught WHERE dialogue_id = ? ORDER BY depth, attempt", [identity]):
         first, *more = neutral(catch["content"]).splitlines() or [""]
         text = f"caught     {catch['reason']} ({catch['outcome']}), for turn {catch['depth']}: {first[:80]}"
         _line(console, Text(text + (" ..." if more or len(first) > 80 else ""), style="yellow"))
@@ -120,9 +132,9 @@ def _contrasts(turns: int) -> str:
     return f"{turns} contrast turn{'' if turns == 1 else 's'} · " if turns else ""
 
 
-def _show_pair(path: str | os.PathLike[str], identity: str, console: Console) -> None:
-    (pair,) = query(path, "SELECT * FROM pairs WHERE pair_id = ?", [identity])
-    chosen, rejected = _path_of(path, pair["chosen_id"]), _path_of(path, pair["rejected_id"])
+def _show_pair(connection: duckdb.DuckDBPyConnection, identity: str, console: Console) -> None:
+    (pair,) = rows_of(connection, "SELECT * FROM pairs WHERE pair_id = ?", [identity])
+    chosen, rejected = _path_of(connection, pair["chosen_id"]), _path_of(connection, pair["rejected_id"])
     trunk = 0
     for good, bad in zip(chosen, rejected, strict=False):
         if good.turn_id != bad.turn_id:
@@ -144,13 +156,13 @@ def _show_pair(path: str | os.PathLike[str], identity: str, console: Console) ->
     _turns(console, chosen[trunk:], first=trunk)
     _rule(console, "rejected")
     _turns(console, rejected[trunk:], first=trunk)
-    _verdicts(path, console, "pair_id = ?", [identity])
+    _verdicts(connection, console, "pair_id = ?", [identity])
 
 
-def _verdicts(path: str | os.PathLike[str], console: Console, where: str, parameters: list[str]) -> None:
+def _verdicts(connection: duckdb.DuckDBPyConnection, console: Console, where: str, parameters: list[str]) -> None:
     """What judges said, set by set; nothing where nobody was asked."""
-    rows = query(
-        path,
+    rows = rows_of(
+        connection,
         f"""
         SELECT label_set, rubric, coalesce(judge, judge_model) AS judge, presentation, turns.depth, verdict, score, opponent_id,
             coalesce(judgements.error, rationale, '') AS why
@@ -174,8 +186,8 @@ def _verdicts(path: str | os.PathLike[str], console: Console, where: str, parame
         _line(console, Text.assemble(head, ": ", (neutral(said), "bold"), why))
 
 
-def _show_seed(path: str | os.PathLike[str], identity: str, console: Console) -> None:
-    (seed,) = query(path, "SELECT * FROM seeds WHERE seed_id = ?", [identity])
+def _show_seed(connection: duckdb.DuckDBPyConnection, identity: str, console: Console) -> None:
+    (seed,) = rows_of(connection, "SELECT * FROM seeds WHERE seed_id = ?", [identity])
     _line(console, Text(f"seed {identity}", style="bold"))
     _line(console, Text(f"source {neutral(seed['source'])} · split {seed['split']}"))
     _line(console, Text(neutral(seed["metadata"]), style="dim"))
@@ -183,8 +195,8 @@ def _show_seed(path: str | os.PathLike[str], identity: str, console: Console) ->
         console,
         [ShownTurn("", message["role"], message["content"]) for message in seed["messages"]],
     )
-    dialogues = query(
-        path,
+    dialogues = rows_of(
+        connection,
         "SELECT dialogue_id, branch, trial, status FROM dialogues WHERE seed_id = ? ORDER BY campaign_id, trial, branch",
         [identity],
     )
@@ -193,14 +205,14 @@ def _show_seed(path: str | os.PathLike[str], identity: str, console: Console) ->
         _line(console, Text(f"{row['dialogue_id']}  {row['branch']}  trial {row['trial']}  {row['status']}"))
 
 
-def _show_campaign(path: str | os.PathLike[str], identity: str, console: Console) -> None:
-    (stats,) = query(path, "SELECT * FROM campaign_stats WHERE campaign_id = ?", [identity])
-    (campaign,) = query(
-        path, "SELECT config, version, created_at, finished_at FROM campaigns WHERE campaign_id = ?", [identity]
+def _show_campaign(connection: duckdb.DuckDBPyConnection, path: str, identity: str, console: Console) -> None:
+    (stats,) = rows_of(connection, "SELECT * FROM campaign_stats WHERE campaign_id = ?", [identity])
+    (campaign,) = rows_of(
+        connection, "SELECT config, version, created_at, finished_at FROM campaigns WHERE campaign_id = ?", [identity]
     )
     _fields(console, stats | campaign)
-    examples = query(
-        path,
+    examples = rows_of(
+        connection,
         "SELECT 'pair' AS kind, pair_id AS id FROM pairs WHERE campaign_id = $1 UNION ALL "
         "SELECT 'dialogue', dialogue_id FROM dialogues WHERE campaign_id = $1 ORDER BY kind DESC, id LIMIT 3",
         [identity],
@@ -208,20 +220,20 @@ def _show_campaign(path: str | os.PathLike[str], identity: str, console: Console
     if examples:
         _rule(console, "to look at")
         for row in examples:
-            _line(console, Text(f"descant show --db {os.fspath(path)} {row['id']}"))
+            _line(console, Text(f"descant show --db {path} {row['id']}"))
 
 
-def _path_of(path: str | os.PathLike[str], dialogue_id: str) -> list[ShownTurn]:
-    rows = query(
-        path,
+def _path_of(connection: duckdb.DuckDBPyConnection, dialogue_id: str) -> list[ShownTurn]:
+    rows = rows_of(
+        connection,
         """
         SELECT turns.turn_id, turns.role, turns.content, perturbations.kind, perturbations.altered_instruction,
             perturbations.verdict, perturbations.verdict_source, perturbations.direction, perturbations.aspects,
             perturbations.plan
         FROM (
-            SELECT unnest(turn_ids) AS turn_id, generate_subscripts(turn_ids, 1) AS place
+            SELECT seed_id, unnest(turn_ids) AS turn_id, generate_subscripts(turn_ids, 1) AS place
             FROM dialogues WHERE dialogue_id = ?
-        ) JOIN turns USING (turn_id) LEFT JOIN perturbations USING (perturbation_id)
+        ) JOIN turns USING (seed_id, turn_id) LEFT JOIN perturbations USING (perturbation_id)
         ORDER BY place
         """,
         [dialogue_id],

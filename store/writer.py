@@ -11,21 +11,32 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import duckdb
 
 from store import segments
-from store.database import StoreBusyError, StoreError, check_ours, connect, database_path, first_line, refuse_folder
-from store.ingest import IngestError, ingest, ingested_offsets, is_full_disk, read_batch
+from store.database import (
+    POLL_SECONDS,
+    StoreBusyError,
+    StoreError,
+    check_ours,
+    connect,
+    database_path,
+    first_line,
+    refuse_folder,
+)
+from store.ingest import BATCH_BYTES, IngestError, ingest, ingested_offsets, is_full_disk, read_batch
 from store.journal import FULL_DISK_PATIENCE_SECONDS, RETRY_SECONDS, Journal, full_disk
 from store.known_keys import KnownKeys
 from store.lock import Lock
 from store.migrations import migrate
 from store.records import Record
 from store.segments import journal_folder
+from store.turnstile import Turnstile
 
 INGEST_SECONDS = 1.0
 INGEST_SHARE = 0.1
@@ -34,12 +45,18 @@ LONGEST_PAUSE_SECONDS = 3.0
 ROW_GROUP_ROWS = 16_384
 """DuckDB joins small row groups until they have this size, 122,880 by its default: with long messages that is seconds of
 work, in which nobody can read."""
-BUSY_SECONDS = 0.05
-"""Between two tries while a reader holds the database."""
+TURN_SECONDS = 1.0
+"""How long new readers are kept out while the writer waits for one that holds the database."""
+BUSY_SECONDS = 0.5
+"""Between two such tries: readers get in."""
+HOLD_SECONDS = 0.5
+"""How long a batch should hold the database; the next one is smaller or larger by that."""
+BATCH_RANGE = (2 << 20, BATCH_BYTES)
+START_PATIENCE_SECONDS = 15.0
 FLUSH_PATIENCE_SECONDS = 60.0
 CLOSE_PATIENCE_SECONDS = 15.0
-BREATH_SECONDS = 0.02
-"""Between two batches of a backlog, so that a waiting reader gets in."""
+
+Step = TypeVar("Step")
 
 
 class LockedError(StoreError):
@@ -66,10 +83,12 @@ class Writer:
         self._known: dict[str, KnownKeys] = {}
         self._in_doubt = False
         """Whether a batch failed that may be in all the same: DuckDB can fail after its commit."""
+        self._turnstile = Turnstile(self._folder, is_writer=True)
+        self._batch_bytes = BATCH_BYTES
         self._lock = _take_lock(self.path)
         try:
-            self._offsets = _open_or_build(self.path)
-            while not self._ingest_batch(patience_seconds=10.0):
+            self._offsets = self._at_start(self._open_or_build)
+            while not self._at_start(self._ingest_batch):
                 pass
             self._remove_finished_segments()
             try:
@@ -79,7 +98,7 @@ class Writer:
                     f"{str(self._folder)!r} cannot be written ({error.strerror}): mend the folder"
                 ) from error
         except BaseException:
-            self._lock.release()
+            self._leave()
             raise
         self._failure: BaseException | None = None
         self._delay: StoreError | None = None
@@ -145,10 +164,13 @@ class Writer:
             self._ingester.join()
             if self._failure is None:
                 self._remove_finished_segments()
-            with contextlib.suppress(OSError):
-                self._folder.rmdir()
-            self._lock.release()
+            self._leave()
         self._raise_failure()
+
+    def _leave(self) -> None:
+        with contextlib.suppress(OSError):  # it holds what is left for the next writer
+            self._folder.rmdir()
+        self._lock.release()
 
     def __enter__(self) -> "Writer":
         return self
@@ -182,7 +204,7 @@ class Writer:
             if closing and close_began is None:
                 close_began = started
             try:
-                done = self._ingest_batch(patience_seconds=0.0)
+                done = self._ingest_batch()
                 if done:
                     self._remove_finished_segments()
             except BaseException as error:  # noqa: BLE001  a thread's error would vanish: append, flush and close raise it
@@ -193,7 +215,6 @@ class Writer:
                 continue
             self._delay = None
             if not done:
-                time.sleep(BREATH_SECONDS)
                 continue
             pause = max(self._ingest_seconds, min((time.monotonic() - started) / INGEST_SHARE, LONGEST_PAUSE_SECONDS))
             with self._state:
@@ -220,21 +241,56 @@ class Writer:
             self._failure = error
             self._state.notify_all()
 
-    def _ingest_batch(self, *, patience_seconds: float) -> bool:
-        """Moves one batch; true when nothing is left of what stood in the journal when it began."""
-        batch = read_batch(self._folder, self._offsets)
-        if batch.offsets:
-            connection = connect(
-                self.path, read_only=False, patience_seconds=patience_seconds, row_group_rows=ROW_GROUP_ROWS
-            )
+    def _at_start(self, step: Callable[[], Step]) -> Step:
+        """A step that waits for readers longer than the ingester does, which comes again anyway."""
+        deadline = time.monotonic() + START_PATIENCE_SECONDS
+        while True:
             try:
-                if self._in_doubt:
-                    self._offsets.update(ingested_offsets(connection))
-                    batch = read_batch(self._folder, self._offsets)
-                self._in_doubt = True
-                self.unreadable_lines += ingest(connection, batch, self._known)
-            finally:
-                _close(connection, self.path)
+                return step()
+            except StoreBusyError:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(BUSY_SECONDS)
+
+    def _open_or_build(self) -> dict[str, int]:
+        if self.path.exists():
+            with contextlib.suppress(OSError):  # the journal says what is wrong with it
+                self._folder.mkdir(exist_ok=True)
+        with self._turn():
+            return _open_or_build(self.path)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Keeps new readers out."""
+        if not self._turnstile.take(TURN_SECONDS):
+            raise StoreBusyError(f"{str(self.path)!r} was being opened by others for {TURN_SECONDS:g} s: try again")
+        try:
+            yield
+        finally:
+            self._turnstile.release()
+
+    def _ingest_batch(self) -> bool:
+        """Moves one batch; true when nothing is left of what stood in the journal when it began."""
+        batch = read_batch(self._folder, self._offsets, limit_bytes=self._batch_bytes)
+        if batch.offsets:
+            with self._turn():
+                connection = connect(
+                    self.path, read_only=False, patience_seconds=TURN_SECONDS, row_group_rows=ROW_GROUP_ROWS
+                )
+                self._turnstile.opened()
+                began = time.monotonic()
+                try:
+                    if self._in_doubt:
+                        self._offsets.update(ingested_offsets(connection))
+                        batch = read_batch(self._folder, self._offsets, limit_bytes=self._batch_bytes)
+                    self._in_doubt = True
+                    self.unreadable_lines += ingest(connection, batch, self._known)
+                finally:
+                    _close(connection, self.path)
+            if not batch.is_last:
+                share = HOLD_SECONDS / max(time.monotonic() - began, 0.01)
+                least, most = BATCH_RANGE
+                self._batch_bytes = int(min(most, max(least, self._batch_bytes * min(2.0, share))))
             self._offsets.update(batch.offsets)
             self._in_doubt = False
         return batch.is_last
@@ -277,7 +333,7 @@ def _take_lock(file: Path) -> Lock:
     refuse_folder(file)
     lock = Lock(file)
     try:
-        taken = lock.take()
+        taken = lock.take() or (not journal_folder(file).exists() and _take_after_upgrade(lock))
     except OSError as error:
         lock.release()
         raise StoreError(
@@ -290,18 +346,28 @@ def _take_lock(file: Path) -> Lock:
     return lock
 
 
+def _take_after_upgrade(lock: Lock) -> bool:
+    """The lock, once a reader that brings the schema up to date has let it go; one who writes has a journal."""
+    deadline = time.monotonic() + TURN_SECONDS
+    while not lock.take():
+        if time.monotonic() >= deadline or journal_folder(lock.database).exists():
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
 def _open_or_build(file: Path) -> dict[str, int]:
     """Checks and migrates what is there, or builds a new database beside and renames it.
 
     Returns how far each segment that is still there was taken in.
     """
     if file.exists():
-        connection = connect(file, read_only=True)
+        connection = connect(file, read_only=True, patience_seconds=TURN_SECONDS, has_turn=True)
         try:
             check_ours(connection, file)
         finally:
             connection.close()
-        connection = connect(file, read_only=False)
+        connection = connect(file, read_only=False, patience_seconds=TURN_SECONDS)
         try:
             migrate(connection)
             return _offsets_of_present_segments(connection, file)

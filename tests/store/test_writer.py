@@ -12,7 +12,7 @@ import pytest
 
 from store import writer as writer_module
 from store.database import StoreBusyError, StoreError, query
-from store.ingest import ingest, read_batch
+from store.ingest import ingest
 from store.journal import Journal, line_of
 from store.segments import journal_folder, segments
 from store.writer import Writer, write_through
@@ -75,7 +75,8 @@ def test_rows_keep_the_order_in_which_they_came(db: Path) -> None:
 
 
 def test_a_backlog_of_several_batches_comes_in_whole(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "read_batch", lambda *known: read_batch(*known, limit_bytes=2000))
+    monkeypatch.setattr(writer_module, "BATCH_BYTES", 2000)
+    monkeypatch.setattr(writer_module, "BATCH_RANGE", (1000, 2000))
     with Writer(db) as writer:
         writer.append(*(turn(number) for number in range(100)))
         writer.flush()
