@@ -304,9 +304,8 @@ class _CampaignRun:
 
     async def _play(self, trial: Trial) -> None:
         outcome = await self.recipe.play(trial.seed, trial.number)
-        for (
-            identity
-        ) in trial.dialogue_ids.values():  # before `retry-failed` may see that it failed, and remember its calls
+        # First of all, for `retry-failed` may see that they failed as soon as it is noted, and remember their calls.
+        for identity in trial.dialogue_ids.values():
             self.ledger.forget(identity)
         await self.writer.note(*outcome.records)
         self.counters.done += outcome.done

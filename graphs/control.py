@@ -96,7 +96,7 @@ class Control:
         while True:
             trouble = self._writer.trouble
             if trouble != told:
-                self._crew.progress.say(trouble or "the journal is written again: the campaign goes on")
+                self._crew.progress.say(trouble or "there is room again: the campaign goes on")
                 told = trouble
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -227,4 +227,4 @@ def test_a_full_disk_is_told_where_the_campaign_runs_and_so_is_its_end(tmp_path:
         things = work_off([1], work, workers=1, ledger=ledger, counters=Counters(1), progress=progress, watch=watch)
         assert asyncio.run(things) is None
     assert "is full: the campaign waits" in progress.lines[0]
-    assert progress.lines[1] == "the journal is written again: the campaign goes on"
+    assert progress.lines[1] == "there is room again: the campaign goes on"
