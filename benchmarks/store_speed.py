@@ -6,12 +6,13 @@
 
 In: the rows of `benchmarks.made_corpus` go through `store.writer.Writer` as a campaign's do: appended to the journal, moved
 into DuckDB by its thread meanwhile. The clock runs from the first append of a slice until the slice stands in DuckDB; it is
-stopped while words are drawn. Each slice goes in twice over, as what a campaign's turns are (turns, dialogues and their figures: the rows of
-`turns/s in`), and as everything else (above all the calls, each with all messages that were sent).
+stopped while words are drawn. Each slice goes in in two parts: what a campaign's turns are (seeds, turns, dialogues and their
+figures: the rows of `turns/s in`), and everything else (above all the calls, each with all messages that were sent).
 
 Asked: a summary of each view over the whole corpus (at most 1 s), and one dialogue, pair or campaign of it (at most
-50 ms). Cold is a new connection, as each command of `descant` makes one; warm is the same connection again. Commands are
-whole processes, at most 2 s. Beside each stands `count(*)` of what the view is mainly read from.
+50 ms). Warm is a connection that was asked the same before: the view's own time, which the limits are of; cold is a new
+connection with its opening, as each command of `descant` makes one. Commands are whole processes, at most 2 s. Beside each
+view stands `count(*)` of what it is mainly read from.
 """
 
 import argparse
@@ -179,10 +180,10 @@ def ask(database: Path, rounds: int) -> bool:
         bare = timed(database, f"SELECT count(*) FROM {asked.table}", [[]] * rounds)
         for what, sql, parameters, limit in (
             ("summary", asked.summary, [[]] * rounds, SUMMARY_LIMIT_MS),
-            (f"one {asked.of}"[:10], asked.one, [[identity] for identity in found[asked.of]], ONE_LIMIT_MS),
+            (f"a {asked.of}", asked.one, [[identity] for identity in found[asked.of]], ONE_LIMIT_MS),
         ):
             timing = timed(database, sql, parameters)
-            holds = max(timing.cold, timing.warm) <= limit
+            holds = timing.warm <= limit
             all_hold &= holds
             print(
                 f"{name:<17} {what:<10} {timing.rows:>5} {timing.cold:>7.1f} {timing.warm:>7.1f} {timing.cpu:>7.1f} "
