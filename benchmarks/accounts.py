@@ -48,20 +48,21 @@ class Killed(NamedTuple):
 def when_killed(database: Path, arrivals: int) -> Killed:
     """Read the journal, and the database behind it, as the dead process left them."""
     rows: dict[str, Row] = {}
-    twice = []
     if database.exists():
         for row in query(database, "SELECT call_id, status, messages, parameters FROM calls"):
             rows[row["call_id"]] = row | {"parameters": orjson.loads(row["parameters"])}
-    before = {identity for identity, row in rows.items() if row["status"] == "done"}
-    done_in_journal = set()
+    done = {identity: row for identity, row in rows.items() if row["status"] == "done"}
+    noted_as_done: set[str] = set()
+    twice = []
     for row in _noted_calls(database):
         identity = row["call_id"]
-        if identity in done_in_journal:
+        if identity in noted_as_done:
             twice.append(identity)
         if row["status"] == "done":
-            done_in_journal.add(identity)
+            noted_as_done.add(identity)
+            done[identity] = row
         rows[identity] = row
-    paid = {_key(rows[identity]) for identity in before | done_in_journal}
+    paid = {call_key(row["messages"], row["parameters"]["seed"]) for row in done.values()}
     in_flight = {str(row["parameters"]["seed"]) for row in rows.values() if row["status"] == "started"}
     return Killed(arrivals, frozenset(paid), frozenset(in_flight), tuple(twice))
 
@@ -73,10 +74,6 @@ def _noted_calls(database: Path) -> Iterator[Row]:
             noted = orjson.loads(line)
             if noted["t"] == "calls":
                 yield noted["r"]
-
-
-def _key(row: Row) -> str:
-    return call_key(row["messages"], row["parameters"]["seed"])
 
 
 class Payments(NamedTuple):
@@ -176,7 +173,8 @@ def good_dialogues(corpus: Corpus) -> set[str]:
 def differences(corpus: Corpus, faultless: Corpus, good: Collection[str]) -> dict[str, tuple[int, int]]:
     """Of the good dialogues, by table: how many rows were compared, and how many differ or are on one side alone.
 
-    Their calls may be fewer, since a pair whose other side failed is not judged; those that there are must agree.
+    Their calls may be fewer, since a pair whose other side failed is not judged; those that there are must agree. A judge who
+    compares is noted with the chosen side and reads both, so such a call counts where both are good.
     """
     found = {}
     for table in IDS:
@@ -197,6 +195,7 @@ def _belonging(table: str, corpus: Corpus, good: Collection[str]) -> dict[str, R
     }
     turns = {turn for identity in good if identity in dialogues for turn in dialogues[identity]["turn_ids"]}
     seeds = {dialogues[identity]["seed_id"] for identity in good if identity in dialogues}
+    hurt = {(row["seed_id"], row["trial"]) for identity, row in dialogues.items() if identity not in good}
 
     def belongs(row: Row) -> bool:
         match table:
@@ -208,6 +207,9 @@ def _belonging(table: str, corpus: Corpus, good: Collection[str]) -> dict[str, R
                 return row["pair_id"] in pairs
             case "judgements" if row["dialogue_id"] is None:
                 return row["pair_id"] in pairs
+            case "calls" if row["purpose"] == "compare":
+                chosen = dialogues[row["dialogue_id"]]
+                return (chosen["seed_id"], chosen["trial"]) not in hurt
             case "campaigns":
                 return False
         return row["dialogue_id"] in good

@@ -60,6 +60,8 @@ class Shape(NamedTuple):
     timeout_seconds: float = 4.0
     slow_ms: float = 300.0
     attempts: int = 5
+    retry_after_seconds: float = 1.0
+    kills_under_budget: int = 2
 
 
 class Run(NamedTuple):
@@ -106,6 +108,7 @@ def play(
         fault_rate=fault_rate,
         faults=FAULTS,
         slow_ms=shape.slow_ms,
+        retry_after_seconds=shape.retry_after_seconds,
         random_seed=shape.random_seed,
         log=str(log),
     )
@@ -248,7 +251,7 @@ def prove(folder: Path, shape: Shape) -> list[Verdict]:
     kill_at = moments(calls, shape.kills, shape.random_seed)
     faulted = play(folder, "faulted", shape, fault_rate=shape.fault_rate, kill_at=kill_at)
     budget = calls // 2
-    capped_at = moments(budget, min(2, shape.kills), shape.random_seed + 1)
+    capped_at = moments(budget, shape.kills_under_budget, shape.random_seed + 1)
     capped = play(folder, "capped", shape, fault_rate=shape.fault_rate, kill_at=capped_at, budget=budget)
     for name, run in (("faultless", faultless), ("faulted", faulted), ("capped", capped)):
         print(

@@ -71,7 +71,13 @@ def is_lasting(kind: Fault) -> TypeGuard[Lasting]:
 
 
 def substitute(
-    kind: Fault, whole: Mapping[str, Any], request: Mapping[str, Any], random: Random, *, prompt_tokens: int
+    kind: Fault,
+    whole: Mapping[str, Any],
+    request: Mapping[str, Any],
+    random: Random,
+    *,
+    prompt_tokens: int,
+    retry_after_seconds: float = 1.0,
 ) -> Substitute | None:
     """What a fault sends; null for those that do something to the connection or to the time.
 
@@ -80,10 +86,12 @@ def substitute(
         request: what was asked.
         random: picks among several wordings of one kind.
         prompt_tokens: of the request, by the server's count.
+        retry_after_seconds: what a 429 asks for.
     """
     match kind:
         case "rate_limit":
-            return _failure(429, "Rate limit reached (rehearsed)", "rate_limit_exceeded", headers={"Retry-After": "1"})
+            headers = {"Retry-After": f"{retry_after_seconds:g}"}
+            return _failure(429, "Rate limit reached (rehearsed)", "rate_limit_exceeded", headers=headers)
         case "server_error":
             return _failure(500, "The server had an error (rehearsed)", "server_error")
         case "bad_gateway":

@@ -59,6 +59,8 @@ class ServerSettings(Settings):
     """Added by the fault `slow`."""
     drip_ms: Annotated[float, Field(gt=0.0)] = 100.0
     """Between two bytes of the fault `slow_drip`."""
+    retry_after_seconds: Annotated[float, Field(ge=0.0)] = 1.0
+    """What the fault `rate_limit` asks clients to wait."""
     random_seed: int = 0
     """Of the faults; answers do not depend on it."""
     log: str | None = None
@@ -153,7 +155,8 @@ class Server:
                 _cut(request, reset=fault == "reset")
                 return Response(status_code=500)  # nobody is there to read it
         random = chance("wording of a fault", self.settings.random_seed, number)
-        given = substitute(fault, whole, body, random, prompt_tokens=done.prompt_tokens)
+        pause = self.settings.retry_after_seconds
+        given = substitute(fault, whole, body, random, prompt_tokens=done.prompt_tokens, retry_after_seconds=pause)
         if given is None or (body.get("stream") and given.status == 200):
             return None
         return _response(given)

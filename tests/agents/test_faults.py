@@ -21,7 +21,9 @@ from tests.servers import failure, openai_completion, scripted_server
 TRANSPORTS = ("direct", "litellm")
 MODEL = "hosted_vllm/default"
 ATTEMPTS = 2
-PATIENCE_SECONDS = 0.25
+IMPATIENT_SECONDS, PATIENT_SECONDS = 0.25, 10.0
+"""Where nothing will come, and where something will, on however slow a machine."""
+HELD: tuple[Fault, ...] = ("timeout", "slow_drip")
 SEED_OF_ONE_FAULT = 4
 """Of a server that fails every second request: the first is met by a fault, and the second is not."""
 WHEN = {"created_at", "latency_ms", "error"}
@@ -71,7 +73,8 @@ class Met(NamedTuple):
 def meet(settings: ServerSettings, transport: str, log: Path, *, answers_others: bool = True, **given: Any) -> Met:
     """One call to a faulty server, which has answered others before unless it is said not to have."""
     ledger = PatientLedger()
-    given = {"attempts": ATTEMPTS, "timeout_seconds": PATIENCE_SECONDS} | given
+    patience = IMPATIENT_SECONDS if settings.faults[0] in HELD else PATIENT_SECONDS
+    given = {"attempts": ATTEMPTS, "timeout_seconds": patience} | given
     with serving(settings.model_copy(update={"log": str(log)})) as address:
         if answers_others:
             ledger.heard_from[MODEL, address] = float("inf")
@@ -125,7 +128,8 @@ def test_a_fault_that_passes_costs_a_retry_and_nothing_else_over_either_transpor
     settings = ServerSettings(fault_rate=0.5, faults=(fault,), random_seed=SEED_OF_ONE_FAULT)
     rows = []
     for transport in TRANSPORTS:
-        met = meet(settings, transport, tmp_path / transport)
+        patience = 1.0 if fault in HELD else PATIENT_SECONDS
+        met = meet(settings, transport, tmp_path / transport, timeout_seconds=patience)
         assert isinstance(met.outcome, Reply), str(met.outcome)
         assert [arrival.fault for arrival in met.log] == [fault, None]
         assert met.log[1].content == met.outcome.text
