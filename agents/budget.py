@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import orjson
+
 from configs.settings import BudgetSettings, CapSettings
 from store.records import Message
 
@@ -38,13 +40,48 @@ class Spending:
         return self.prompt_tokens + self.completion_tokens
 
 
+class Lost(NamedTuple):
+    """What requests that brought no answer may have cost at most."""
+
+    tokens: int = 0
+    usd: float | None = 0.0
+    """Null: the price is unknown."""
+
+    def __add__(self, other: "Lost") -> "Lost":  # type: ignore[override]  # not a longer tuple
+        usd = None if self.usd is None or other.usd is None else self.usd + other.usd
+        return Lost(self.tokens + other.tokens, usd)
+
+
 class Held(NamedTuple):
     """What one request can cost at most, from before it is sent until it has come back."""
 
     role: str
     tokens: int
     usd: float | None
-    """Null where no dollars are capped."""
+    """Null: the price is unknown, and no dollars are capped."""
+    usd_a_token: float = 0.0
+    """At the dearest."""
+
+    def lost(self, paid_tokens: int | None = None) -> Lost:
+        """What is lost with it: all that it holds, or so many tokens that it was paid for without an answer."""
+        if paid_tokens is None:
+            return Lost(self.tokens, self.usd)
+        if not paid_tokens or self.usd is None:
+            return Lost(paid_tokens, None if paid_tokens else 0.0)
+        usd = paid_tokens * self.usd_a_token
+        return Lost(paid_tokens, usd if paid_tokens > self.tokens else min(usd, self.usd))
+
+
+class CapUse(NamedTuple):
+    """A cap, and what counts against it."""
+
+    cap: str
+    """As in a config: `budget.usd`, `budget.roles.judge.calls`."""
+    limit: float
+    spent: float
+    """What may have been paid for nothing included."""
+    held: float = 0.0
+    """By requests in flight."""
 
 
 @dataclass
@@ -85,6 +122,18 @@ class _Account:
             "unpriced_calls": spent.unpriced_calls,
         }
 
+    def uses(self) -> list[CapUse]:
+        """Of each cap that stands."""
+        caps, spent = self.caps, self.spent
+        found = (
+            ("usd", caps.usd, spent.cost_usd + spent.lost_usd, self.held_usd),
+            ("tokens", caps.tokens, spent.tokens + spent.lost_tokens, self.held_tokens),
+            ("calls", caps.calls, spent.calls, 0),
+        )
+        return [
+            CapUse(f"{self.name}.{cap}", limit, paid, held) for cap, limit, paid, held in found if limit is not None
+        ]
+
     def _spent(self, cap: str, amount: str) -> str:
         of = "" if self.name == "budget" else f" of {self.name.removeprefix('budget.roles.')}"
         return (
@@ -104,13 +153,14 @@ class Budget:
     """The same of each role that has caps of its own."""
 
     def __post_init__(self) -> None:
-        self._accounts = [_Account("budget", self.caps, self.spent)]
+        self._whole = _Account("budget", self.caps, self.spent)
         self._roles: dict[str, _Account] = {
             role: _Account(f"budget.roles.{role}", caps, self.by_role.get(role, Spending()))
             for role, caps in self.caps.roles.items()
         }
         self._changed = asyncio.Event()
         self._in_flight = 0
+        self._caps_nothing = not self.uses()
 
     async def hold(self, held: Held, still_open: Callable[[], Awaitable[None]]) -> str | None:
         """Count a request before it is sent; where it is not sent, the reason: the cap that it might pass.
@@ -120,9 +170,15 @@ class Budget:
         Args:
             still_open: awaited after each wait; raises where the campaign has stopped meanwhile.
         """
-        while (reason := self._lacking(held, in_flight=True)) is not None:
-            if not self._in_flight or self._lacking(held, in_flight=False) is not None:
-                return reason
+        if self._caps_nothing:
+            self._in_flight += 1
+            self.spent.calls += 1
+            return None
+        while self._lacking(held, in_flight=True) is not None:
+            if (reason := self._lacking(held, in_flight=False)) is not None:
+                return reason  # the cap that stands in the way for good, and not the one that others hold now
+            if not self._in_flight:
+                break  # what still seems to be held is rounding
             self._changed.clear()
             await self._changed.wait()
             await still_open()
@@ -133,14 +189,19 @@ class Budget:
             account.held_usd += held.usd or 0.0
         return None
 
-    def give_back(self, held: Held, *, lost_tokens: int = 0, lost_usd: float = 0.0) -> None:
-        """The request has come back; what is lost may have been paid for, and brought no answer."""
+    def give_back(self, held: Held, lost: Lost = Lost()) -> None:  # noqa: B008 - it is frozen
+        """The request has come back; what is lost may have been paid for, and brought no answer.
+
+        What its answer used is added before any other task runs: a request that is let in meanwhile would pass the cap.
+        """
         self._in_flight -= 1
+        if self._caps_nothing:
+            self._lose(self.spent, lost)
+            return
         for account in self._of(held.role):
             account.held_tokens -= held.tokens
             account.held_usd -= held.usd or 0.0
-            account.spent.lost_tokens += lost_tokens
-            account.spent.lost_usd += lost_usd
+            self._lose(account.spent, lost)
         self.wake()
 
     def add(self, role: str, *, prompt_tokens: int, completion_tokens: int, usd: float | None) -> None:
@@ -158,7 +219,11 @@ class Budget:
 
     def snapshot(self) -> list[dict[str, Any]]:
         """What `descant status` shows: what is spent beside its caps, of the campaign and then of roles with caps of their own."""
-        return [account.snapshot() for account in (*self._accounts, *self._roles.values())]
+        return [account.snapshot() for account in (self._whole, *self._roles.values())]
+
+    def uses(self) -> list[CapUse]:
+        """Every cap that stands, and how much of it is used now: for reports, and for `descant status` while it runs."""
+        return [use for account in (self._whole, *self._roles.values()) for use in account.uses()]
 
     def wake(self) -> None:
         """Let those that wait look again."""
@@ -169,10 +234,33 @@ class Budget:
 
     def _of(self, role: str) -> Iterable[_Account]:
         own = self._roles.get(role)
-        return self._accounts if own is None else (*self._accounts, own)
+        return (self._whole,) if own is None else (self._whole, own)
+
+    @staticmethod
+    def _lose(spent: Spending, lost: Lost) -> None:
+        spent.lost_tokens += lost.tokens
+        spent.lost_usd += lost.usd or 0.0
 
 
-def most_tokens(sent: Sequence[Message], max_tokens: int) -> int:
-    """More tokens than any tokenizer makes of a request and its answer: no token stands for less than a byte."""
-    prompt = sum(len(message.content.encode()) for message in sent)
-    return prompt + TOKENS_A_MESSAGE * len(sent) + TOKENS_A_REQUEST + max_tokens
+class Most(NamedTuple):
+    """The most tokens that a request and its answer can have."""
+
+    prompt: int
+    completion: int
+
+
+def most_tokens(sent: Sequence[Message], parameters: Mapping[str, Any]) -> Most:
+    """More tokens than any tokenizer makes of a request and its answer: no token stands for less than a byte.
+
+    Schemas and tools travel in the prompt. `extra_body` holds parameters by another way.
+    """
+    prompt = TOKENS_A_REQUEST + TOKENS_A_MESSAGE * len(sent)
+    for message in sent:
+        content = message.content
+        prompt += len(content) if content.isascii() else len(content.encode())
+    extra = parameters.get("extra_body")
+    given = {**parameters, **extra} if isinstance(extra, dict) else parameters
+    prompt += sum(len(orjson.dumps(value)) for value in given.values() if isinstance(value, dict | list))
+    longest = max(int(given.get(name) or 0) for name in ("max_tokens", "max_completion_tokens"))
+    answers = max(int(given.get(name) or 1) for name in ("n", "best_of"))
+    return Most(prompt, longest * answers)

@@ -29,6 +29,8 @@ CONTEXT_WORDS = (
 FILTER_WORDS = ("content management policy", "content_filter", "content_policy_violation")
 QUOTA_WORDS = ("insufficient_quota", "exceeded your current quota")
 REFUSED_REQUEST = range(400, 500)
+BY_A_GATEWAY = (502, 504)
+"""Said by what stands before the model, which may have worked on the request and been paid for it; so are those from 520 on."""
 
 
 class ProviderError(DescantError):
@@ -107,10 +109,11 @@ def refused_by_status(
         )
     if status == 429:
         return ProviderError("rate_limited", said, passing=True, retry_after=retry_after)
+    paid = None if status in BY_A_GATEWAY or status >= 520 else 0
     if status == 408:
         return ProviderError("timeout", said, passing=True)
     if status >= 500:
-        return ProviderError("server_error", said, passing=True, retry_after=retry_after)
+        return ProviderError("server_error", said, passing=True, retry_after=retry_after, paid_tokens=paid)
     if status in REFUSED_REQUEST:
         return ProviderError("bad_request", said)
     return ProviderError("bad_response", f"status {status}: {said}", passing=True)

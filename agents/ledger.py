@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import InitVar, dataclass, field
 
-from agents.budget import Budget, Held, Spending
+from agents.budget import Budget, Held, Lost, Spending
 from agents.limiter import Limiters
 from agents.protocol import CallSite
 from configs.errors import DescantError
@@ -169,9 +169,9 @@ class Ledger:
             self.check_open()
         self.sent += 1
 
-    def release(self, held: Held, *, lost_tokens: int = 0, lost_usd: float = 0.0) -> None:
+    def release(self, held: Held, lost: Lost) -> None:
         """The request has come back, one way or another; what is lost may have been paid for, and brought no answer."""
-        self.budget.give_back(held, lost_tokens=lost_tokens, lost_usd=lost_usd)
+        self.budget.give_back(held, lost)
 
     async def settle(self, call: Call) -> None:
         """Note a call that ended, and add what it used."""

@@ -7,14 +7,14 @@ failures mean stands in `agents.transport` and `agents.failures`.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from agents.budget import Held, most_tokens
+from agents.budget import Held, Lost, most_tokens
 from agents.failures import ProviderError
 from agents.ledger import Ledger
 from agents.limiter import Limiter, Slot
@@ -118,7 +118,9 @@ class LanguageModel:
             site.turns_left,
             self._most(site.agent, sent, parameters),
             sent_times=0 if earlier is None else earlier.attempts,
-            lost=_Lost() if earlier is None else _Lost(earlier.lost_tokens or 0, earlier.lost_usd or 0.0),
+            lost=Lost()
+            if earlier is None
+            else Lost(earlier.lost_tokens or 0, earlier.lost_usd if earlier.lost_tokens else 0.0),
         )
         started = time.monotonic()
         try:
@@ -195,18 +197,19 @@ class LanguageModel:
         answer: Answer | None = None
         try:
             await self._ledger.reserve(request.held)
+            lost = request.held.lost()  # should it be cancelled on its way
             try:
                 request.sent_times += 1
                 await self._ledger.note(request.on_its_way())
-                answer = await self._transport.send(request.spoken, request.call.parameters)
-                if answer.prompt_tokens is None or answer.completion_tokens is None:
-                    request.lose(None)  # a cap holds with a server that counts no tokens, too
+                answer = self._priced(await self._transport.send(request.spoken, request.call.parameters))
+                lost = request.unsaid(answer)
             except ProviderError as failure:
                 error = failure
-                request.lose(failure.paid_tokens)
+                lost = request.held.lost(failure.paid_tokens)
                 raise
             finally:
-                self._ledger.release(request.held, lost_tokens=request.lost_now.tokens, lost_usd=request.lost_now.usd)
+                request.lost += lost
+                self._ledger.release(request.held, lost)
         finally:
             if slot is not None:
                 self._end(slot, answer, error)
@@ -242,20 +245,15 @@ class LanguageModel:
 
     def _most(self, agent: str, sent: Sequence[Message], parameters: Mapping[str, Any]) -> Held:
         """The most that one request can use."""
-        longest = max(int(parameters.get(name) or 0) for name in ("max_tokens", "max_completion_tokens"))
-        longest *= int(parameters.get("n") or 1)
-        tokens = most_tokens(sent, longest)
-        usd = None
-        if self._ledger.budget.caps.needs_prices:
-            usd = self.price.most(tokens - longest, longest)
-        return Held(agent, tokens, usd)
+        most = most_tokens(sent, parameters)
+        usd = self.price.most(*most) if self.price.is_known else None
+        return Held(agent, sum(most), usd, self.price.dearest)
 
-
-class _Lost(NamedTuple):
-    """What a request that brought no answer may have cost at most."""
-
-    tokens: int = 0
-    usd: float = 0.0
+    def _priced(self, answer: Answer) -> Answer:
+        """An answer of which we know what it cost, though its way did not."""
+        if answer.cost_usd is not None or answer.prompt_tokens is None or answer.completion_tokens is None:
+            return answer
+        return answer._replace(cost_usd=self.price.cost_of(answer.prompt_tokens, answer.completion_tokens))
 
 
 @dataclass
@@ -269,30 +267,27 @@ class _Request:
     held: Held
     sent_times: int
     """Requests, those of earlier runs included."""
-    lost: _Lost
-    """By all requests before, those of earlier runs included."""
-    lost_now: _Lost = field(default_factory=_Lost)
-    """By the last one."""
+    lost: Lost
+    """By all requests that came back, those of earlier runs included."""
 
     def on_its_way(self) -> Call:
         """The row that is noted before a request is sent: should nobody hear of it again, what it holds is lost."""
-        self.lost_now = _Lost()
-        lost = {"lost_tokens": self.lost.tokens + self.held.tokens, "lost_usd": self.lost.usd + (self.held.usd or 0.0)}
-        return self.call.model_copy(update={"attempts": self.sent_times, **lost})
+        lost = self.lost + self.held.lost()
+        return self.call.model_copy(
+            update={"attempts": self.sent_times, "lost_tokens": lost.tokens, "lost_usd": lost.usd}
+        )
 
     def ended(self, **outcome: Any) -> Call:
         """The row of the call's end."""
         lost = {"lost_tokens": self.lost.tokens, "lost_usd": self.lost.usd}
         return self.call.model_copy(update={"messages": self.sent, "attempts": self.sent_times, **lost, **outcome})
 
-    def lose(self, paid_tokens: int | None) -> None:
-        """A request failed that was paid for so many tokens; null: nobody knows."""
-        if paid_tokens is None:
-            self.lost_now = _Lost(self.held.tokens, self.held.usd or 0.0)
-        elif paid_tokens:
-            share = min(1.0, paid_tokens / self.held.tokens)
-            self.lost_now = _Lost(paid_tokens, (self.held.usd or 0.0) * share)
-        self.lost = _Lost(self.lost.tokens + self.lost_now.tokens, self.lost.usd + self.lost_now.usd)
+    def unsaid(self, answer: Answer) -> Lost:
+        """What an answer may have cost beside what the provider said of it; nothing, where it reported its usage."""
+        said = (answer.prompt_tokens or 0) + (answer.completion_tokens or 0)
+        is_counted = answer.prompt_tokens is not None and answer.completion_tokens is not None
+        tokens = 0 if is_counted else max(0, self.held.tokens - said)
+        return Lost(tokens, 0.0 if answer.cost_usd is not None or is_counted else self.held.usd)
 
 
 def fold_system(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -67,6 +67,11 @@ class Price:
             return fresh * self.prompt + cached_tokens * self.cached + completion_tokens * self.completion
         return _by_litellm(self.model, prompt_tokens, completion_tokens, cached_tokens)
 
+    @property
+    def dearest(self) -> float:
+        """Of any token; 0 where the price is unknown."""
+        return max(self.prompt or 0.0, self.cached or 0.0, self.completion or 0.0)
+
     def most(self, prompt_tokens: int, completion_tokens: int) -> float:
         """What a request of at most so many tokens costs at most; nothing where the price is unknown."""
         return prompt_tokens * max(self.prompt or 0.0, self.cached or 0.0) + completion_tokens * (

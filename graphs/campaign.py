@@ -12,7 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.budget import Spending
 from agents.gate_rules import patterns
 from agents.ledger import Ledger
 from agents.preflight import check
@@ -28,6 +27,7 @@ from graphs.crew import work_off
 from graphs.execute import Recipe, branches_of, build_recipe
 from graphs.garbage import seldom_collected
 from graphs.progress import Counters, Progress, Silent
+from graphs.spending import spent_so_far
 from graphs.trunk import Trunks
 from store import resume
 from store.identity import campaign_id as identify
@@ -127,8 +127,14 @@ def check_campaign(
     return prompts
 
 
-def campaign_identity(settings: CampaignSettings, prompts: Prompts, scorer: RewardModel | None = None) -> str:
-    """Of all that shapes the text; a resume may change seeds, endpoints, concurrency, budget and limit."""
+def campaign_identity(
+    settings: CampaignSettings, prompts: Prompts, scorer: RewardModel | None = None, *, fit_id: str | None = None
+) -> str:
+    """Of all that shapes the text; a resume may change seeds, endpoints, concurrency, budget and limit.
+
+    `fit_id`: the scorer's, where it need not be loaded.
+    """
+    fit_id = scorer.fit.fit_id if scorer else fit_id
     perturb = settings.perturb.model_dump(mode="json") if settings.perturb else None
     turns = settings.turns if isinstance(settings.turns, int) else settings.turns.model_dump()
     return identify(
@@ -140,7 +146,7 @@ def campaign_identity(settings: CampaignSettings, prompts: Prompts, scorer: Rewa
         models={role: model.sampling() for role, model in models_in_use(settings).items()},
         prompt_hashes=prompts.hashes,
         judge_pairs=settings.judge_pairs,
-        selection={"candidates": settings.candidates, "scorer": scorer.fit.fit_id} if scorer else None,
+        selection={"candidates": settings.candidates, "scorer": fit_id} if fit_id else None,
         queries=_queries(settings),
     )
 
@@ -190,11 +196,7 @@ def run_campaign(
     prompts = check_campaign(settings, seeds, database, scorer, trunks=trunks)
     campaign_id = campaign_identity(settings, prompts, scorer)
     with Writer(database) as writer:
-        spent = Spending(**resume.spent(database, campaign_id, *sharing)._asdict())
-        by_role = {
-            role: Spending(**found._asdict())
-            for role, found in resume.spent_by_agent(database, campaign_id, *sharing).items()
-        }
+        spent, by_role = spent_so_far(database, [campaign_id, *sharing], settings.budget, settings.models)
         ledger = Ledger(writer.note, settings.budget, spent, by_role)
         cast = build_cast(settings, prompts, ledger)
         recipe = build_recipe(settings, campaign_id, prompts.hashes, cast, scorer, trunks)

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from agents.budget import Spending
 from agents.failures import ProviderError
 from agents.judge import Judge, Opinion, Presentation, names_apart
 from agents.ledger import Ledger
@@ -31,8 +30,8 @@ from graphs.control import Control
 from graphs.crew import work_off
 from graphs.garbage import seldom_collected
 from graphs.progress import Counters, Progress, Silent
+from graphs.spending import spent_so_far
 from store import judging as stored
-from store import resume
 from store.agreement import labels_by_judge
 from store.identity import content_hash, judgement_id
 from store.judging import Conversation, Reference, SoFar, Subject
@@ -177,13 +176,7 @@ def run_judging(
                 f"the set {settings.name!r} was made with other judges, another rubric or other prompts: "
                 "choose another name for this one with --set name=NAME"
             )
-        spent = Spending()
-        if so_far.created_at is not None or sharing:
-            spent = Spending(**resume.spent(database, campaign_id, *sharing)._asdict())
-        by_role = {
-            role: Spending(**found._asdict())
-            for role, found in resume.spent_by_agent(database, campaign_id, *sharing).items()
-        }
+        spent, by_role = spent_so_far(database, [campaign_id, *sharing], settings.budget, roles)
         ledger = Ledger(writer.note, settings.budget, spent, by_role)
         if so_far.created_at is not None:
             ledger.remember(stored.unsettled_calls(database, campaign_id, settings.name))

@@ -18,8 +18,8 @@ from agents.ledger import CampaignStopping
 from configs.errors import DescantError
 from configs.settings import CampaignSettings, ScorerSettings
 from graphs.best_of_n import RewardModel
-from graphs.campaign import run_campaign
-from graphs.cast import models_in_use
+from graphs.campaign import campaign_identity, run_campaign
+from graphs.cast import models_in_use, prompts_of
 from graphs.progress import Progress, Silent
 from lab.match import Conversation, Meeting, check_judges, conversations, hold_match, judging
 from lab.win_rates import BestOfN, Side, agreements, win_rates
@@ -117,17 +117,16 @@ def evaluate_best_of_n(
         raise BestOfNError(f"{models[0]!r} and {models[1]!r} are the same reward model ({sides[0].fit_id}): name two")
 
     played: dict[tuple[int, int], str] = {}
-    parts: list[str] = []  # campaigns and matches, which share the one budget
+    parts = _parts(settings, models, sides, candidates)
     sent = 0
     for place in (1, 0) if bench.holds(models[1]) else (0, 1):
         for n in candidates:
-            own = settings.model_copy(update={"candidates": n, "scorer": ScorerSettings(model=models[place])})
+            own = _side_of(settings, models[place], n)
             shown = progress(f"{'AB'[place]}, N={n}")
             report = run_campaign(own, seeds, database, progress=shown, scorer=bench.get(models[place]), sharing=parts)
             if report.stop_reason is not None:
                 raise CampaignStopping(report.stop_reason)
             played[place, n] = report.campaign_id
-            parts.append(report.campaign_id)
             sent += report.calls_sent
     meetings: dict[int, list[Meeting]] = {}
     unmatched: dict[int, int] = {}
@@ -149,7 +148,6 @@ def evaluate_best_of_n(
             progress=progress(f"judges, N={n}"),
             sharing=parts,
         )
-        parts.append(match_id(*campaigns))
         meetings[n] = match.meetings
         sent += match.calls_sent
     if not any(meetings.values()):
@@ -172,6 +170,25 @@ def evaluate_best_of_n(
         rehearsed=any(model.model.startswith("rehearsal/") for model in models_in_use(judging(settings)).values()),
     )
     write_through(database, found.metrics())
+    return found
+
+
+def _side_of(settings: CampaignSettings, model: str, n: int) -> CampaignSettings:
+    """The campaign in which a reward model picks among n candidates."""
+    return settings.model_copy(update={"candidates": n, "scorer": ScorerSettings(model=model)})
+
+
+def _parts(
+    settings: CampaignSettings, models: tuple[str, str], sides: tuple[Side, Side], candidates: Sequence[int]
+) -> list[str]:
+    """All campaigns and matches, which share the one budget: what any of them paid in an earlier run counts for each."""
+    prompts, found = prompts_of(settings), []
+    for n in candidates:
+        ids = [
+            campaign_identity(_side_of(settings, model, n), prompts, fit_id=side.fit_id)
+            for model, side in zip(models, sides, strict=True)
+        ]
+        found += [*ids, match_id(*ids)]
     return found
 
 

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from agents.budget import Spending
 from agents.failures import ProviderError
 from agents.judge import Judge, Presentation, settled
 from agents.ledger import CampaignStopping, Ledger
@@ -26,6 +25,7 @@ from graphs.control import Control
 from graphs.crew import work_off
 from graphs.progress import Counters, Progress
 from graphs.side_by_side import side_by_side
+from graphs.spending import spent_so_far
 from store import resume
 from store.database import query
 from store.identity import content_hash, dialogue_id, judgement_id, match_id
@@ -126,11 +126,7 @@ def hold_match(
     prompts = Prompts(settings.prompts)
     identity = match_id(*campaigns)
     with Writer(database) as writer:
-        spent = Spending(**resume.spent(database, identity, *sharing)._asdict())
-        by_role = {
-            role: Spending(**found._asdict())
-            for role, found in resume.spent_by_agent(database, identity, *sharing).items()
-        }
+        spent, by_role = spent_so_far(database, [identity, *sharing], settings.budget, settings.models)
         ledger = Ledger(writer.note, settings.budget, spent, by_role)
         judges = build_cast(judging(settings), prompts, ledger).judges
         match = _Match(settings, identity, judges, prompts, pairs, ledger, writer, progress)

@@ -23,8 +23,8 @@ from configs.benchmark_settings import BenchmarkSettings
 from configs.errors import DescantError
 from configs.judge_settings import JudgeModelsSettings, JudgeSettings
 from configs.settings import CampaignSettings, SeedSettings
-from graphs.campaign import run_campaign
-from graphs.cast import ModelMissingError
+from graphs.campaign import campaign_identity, run_campaign
+from graphs.cast import ModelMissingError, prompts_of
 from graphs.judging import Grading, judging_identity, run_judging
 from graphs.progress import Progress, Silent
 from graphs.seeds import load_seeds, script_of
@@ -214,11 +214,16 @@ def evaluate_benchmark(
     require_prices(settings.budget, judging.models.as_roles(), [("judge", index) for index in range(len(judges))])
     check(judges)
     say(f"{what}\n{_bill(settings, paper)}")
+    answers = campaign_of(settings, paper)
+    campaign_id = campaign_identity(answers, prompts_of(answers))
+    label_set = f"{settings.name}.{content_hash(campaign_id, judging_identity(judging, prompts, paper.source))[:10]}"
+    judging = judging.model_copy(update={"name": label_set})
     campaign = run_campaign(
-        campaign_of(settings, paper),
+        answers,
         [question.seed for question in paper.questions],
         database,
         progress=progress("answers"),
+        sharing=[judging_identity(judging, prompts, paper.source)],  # which has paid, if this is not the first run
     )
     if campaign.stop_reason is not None:
         raise CampaignStopping(campaign.stop_reason)
@@ -226,10 +231,8 @@ def evaluate_benchmark(
         raise BenchmarkError('no dialogue was played to its end: see why with descant sql "FROM errors"')
     if save_questions is not None:
         _save(save_questions, settings, paper, campaign.campaign_id, database)
-    identity = judging_identity(judging, prompts, paper.source)
-    label_set = f"{settings.name}.{content_hash(campaign.campaign_id, identity)[:10]}"
     judged = run_judging(
-        judging.model_copy(update={"name": label_set}),
+        judging,
         database,
         campaign=campaign.campaign_id,
         grading=Grading({q.seed.seed_id: q.judged for q in paper.questions}, paper.references, paper.source),

@@ -56,6 +56,33 @@ def _spent(path: str | os.PathLike[str], campaign_ids: Sequence[str], *, by_agen
     return {row.pop("who"): Spent(**row) for row in rows}
 
 
+class Unpriced(NamedTuple):
+    """Tokens of one agent's calls to one model whose price was unknown then."""
+
+    agent: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    lost_tokens: int
+
+
+def unpriced(path: str | os.PathLike[str], *campaign_ids: str) -> list[Unpriced]:
+    """What has to be priced before a cap in dollars can be held that did not stand when it was spent."""
+    rows = query(
+        path,
+        """
+        SELECT agent, model,
+            coalesce(sum(prompt_tokens) FILTER (cost_usd IS NULL), 0)::BIGINT AS prompt_tokens,
+            coalesce(sum(completion_tokens) FILTER (cost_usd IS NULL), 0)::BIGINT AS completion_tokens,
+            coalesce(sum(lost_tokens) FILTER (lost_usd IS NULL), 0)::BIGINT AS lost_tokens
+        FROM calls WHERE list_contains($campaigns, campaign_id) AND (cost_usd IS NULL OR lost_usd IS NULL)
+        GROUP BY agent, model ORDER BY agent, model
+        """,
+        {"campaigns": list(campaign_ids)},
+    )
+    return [Unpriced(**row) for row in rows]
+
+
 def failed_calls(path: str | os.PathLike[str], campaign_id: str) -> int:
     """Calls that failed for good."""
     (row,) = query(path, "SELECT count(*) AS n FROM calls WHERE campaign_id = ? AND status = 'failed'", [campaign_id])
