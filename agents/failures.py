@@ -29,8 +29,8 @@ CONTEXT_WORDS = (
 FILTER_WORDS = ("content management policy", "content_filter", "content_policy_violation")
 QUOTA_WORDS = ("insufficient_quota", "exceeded your current quota")
 REFUSED_REQUEST = range(400, 500)
-BY_A_GATEWAY = (502, 504)
-"""Said by what stands before the model, which may have worked on the request and been paid for it; so are those from 520 on."""
+GATEWAY_TIMEOUT = 504
+"""Said by what stands before a model that may have worked on the request, and been paid for it; so are those from 520 on."""
 
 
 class ProviderError(DescantError):
@@ -109,7 +109,7 @@ def refused_by_status(
         )
     if status == 429:
         return ProviderError("rate_limited", said, passing=True, retry_after=retry_after)
-    paid = None if status in BY_A_GATEWAY or status >= 520 else 0
+    paid = None if status == GATEWAY_TIMEOUT or status >= 520 else 0
     if status == 408:
         return ProviderError("timeout", said, passing=True)
     if status >= 500:

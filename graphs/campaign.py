@@ -78,6 +78,8 @@ class CampaignReport(NamedTuple):
     """Places of a dialogue that in the end got no pair."""
     calls_failed: int = 0
     """Calls of the whole campaign that failed for good; not all of them end a dialogue, such as a judge's."""
+    budget: list[dict[str, Any]] | None = None
+    """Each cap with what counts against it, by others that share it too; null where nothing is capped."""
 
 
 class ForkMissingError(DescantError):
@@ -373,6 +375,7 @@ class _CampaignRun:
             refused=refused and refused.by_reason,
             without_pair=refused and refused.places_without_pair,
             calls_failed=resume.failed_calls(self.writer.path, self.recipe.campaign_id),
+            budget=[use._asdict() for use in self.ledger.budget.uses()] or None,
         )
 
 

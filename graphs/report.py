@@ -1,5 +1,7 @@
 """A finished run as a few lines for people."""
 
+from typing import Any
+
 from graphs.campaign import CampaignReport
 from graphs.judging import JudgingReport
 from graphs.progress import clock
@@ -19,6 +21,7 @@ def report_lines(report: CampaignReport, *, database: str, skipped: int) -> list
         + (f"; {report.calls_failed} failed for good" if report.calls_failed else ""),
         f"tokens     {report.prompt_tokens} in, {report.completion_tokens} out, {cost}",
     ]
+    lines += [f"budget     {_used(use)}" for use in report.budget or ()]
     if report.stop_reason is not None:
         lines.append(f"stopped    {report.stop_reason}")
     elif report.failed or report.calls_failed:
@@ -29,6 +32,13 @@ def report_lines(report: CampaignReport, *, database: str, skipped: int) -> list
         lines.append("note       a rehearsal model played: this says nothing about real models")
     lines.append(f"look       descant show --db {database} {report.campaign_id}")
     return lines
+
+
+def _used(use: dict[str, Any]) -> str:
+    """`budget.usd: $1.2034 of $5`."""
+    if use["cap"].endswith("usd"):
+        return f"{use['cap']}: ${use['spent']:.4f} of ${use['limit']:g}"
+    return f"{use['cap']}: {use['spent']:,} of {use['limit']:,}"
 
 
 def _gate(report: CampaignReport) -> list[str]:

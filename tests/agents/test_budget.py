@@ -169,7 +169,7 @@ class Speaker:
         if outcome == "timeout":
             raise too_late(1.0)
         if outcome in ("refused", "gateway"):
-            raise refused_by_status(500 if outcome == "refused" else 502, "no", model="m", where="here")
+            raise refused_by_status(500 if outcome == "refused" else 504, "no", model="m", where="here")
         if outcome == "filtered":
             raise ProviderError("content_filter", "withheld", paid_tokens=prompt + completion)
         known = outcome == "answer"
