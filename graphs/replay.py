@@ -28,7 +28,7 @@ from store.played import Kept, Playing
 from store.records import RECORDS, Campaign, Dialogue, Label, Pair, Record, Score
 from store.writer import Writer
 
-PLAYINGS_AT_ONCE = 100
+PLAYINGS_AT_ONCE = 50
 """Read, played and compared, before the next are read: what bounds the memory."""
 SHOWN_DIFFERENCES = 20
 

@@ -167,12 +167,15 @@ def seeds(path: str | os.PathLike[str], seed_ids: Sequence[str]) -> list[Seed]:
 
 
 def origins(path: str | os.PathLike[str], identity: str) -> list[Origin]:
-    """A dialogue that has ended, or those of a campaign with their whole paths: its main ones, else its chosen ones."""
+    """A dialogue, or those of a campaign that have ended, with their whole paths: its main ones, else its chosen ones.
+
+    One that is to be played again still has the turns that others may have gone on from.
+    """
     with reading(path) as connection:
         dialogues = _records(
             connection,
             Dialogue,
-            "status <> 'open' AND (dialogue_id = $1 OR (campaign_id = $1 AND branch IN ('main', 'chosen')))",
+            "dialogue_id = $1 OR (campaign_id = $1 AND branch IN ('main', 'chosen') AND status <> 'open')",
             [identity],
         )
         if any(dialogue.branch == "main" and dialogue.dialogue_id != identity for dialogue in dialogues):

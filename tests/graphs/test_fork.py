@@ -1,9 +1,11 @@
 """Fork: dialogues that begin with the turns of others and go on their own way, at any turn, without a copy of them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from click.testing import CliRunner
 
@@ -11,11 +13,13 @@ from configs.load import ConfigError, laid_over
 from configs.settings import CampaignSettings
 from descant import build
 from graphs.campaign import CampaignReport, ForkMissingError, run_campaign
+from graphs.cast import ModelMissingError
 from graphs.fork import ForkError, fork_of
 from graphs.replay import replay, report_lines
 from graphs.seeds import load_seeds
 from store.corpus_stats import stats_of_campaigns
-from store.database import query
+from store.database import StoreError, query
+from store.importing import import_file
 from store.queries import preference_pairs
 from tests.graphs.conftest import reward_model
 from tests.servers import failure, scripted_server
@@ -54,12 +58,17 @@ def roles(dialogue: dict[str, Any]) -> list[str]:
     return [message["role"] for message in dialogue["messages"]]
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    """A corpus with two plain dialogues of three answers."""
-    path = tmp_path / "corpus.duckdb"
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("played") / "corpus.duckdb"
     run(rehearsed(), path)
     return path
+
+
+@pytest.fixture
+def database(played: Path, tmp_path: Path) -> Path:
+    """A corpus of one's own with two plain dialogues of three answers."""
+    return Path(shutil.copy(played, tmp_path / "corpus.duckdb"))
 
 
 @pytest.fixture
@@ -160,6 +169,7 @@ def test_several_trials_are_several_ways_on_from_one_trunk(database: Path, origi
     assert len({turn for way in ways for turn in way["turn_ids"][4:]}) == sum(len(way["turn_ids"]) - 4 for way in ways)
 
 
+@pytest.mark.chain
 def test_a_whole_campaign_is_forked_where_its_dialogues_get_as_far(tmp_path: Path) -> None:
     database = tmp_path / "corpus.duckdb"
     run(rehearsed(turns={"weights": {1: 1, 4: 1}}, trials=2, seeds={"format": "rehearsal", "limit": 4}), database)
@@ -302,6 +312,28 @@ def test_settings_that_no_fork_can_have_are_refused(
 ) -> None:
     with pytest.raises((ForkError, ConfigError), match=message):
         fork_of(database, original["dialogue_id"], "2", overrides=overrides)
+
+
+def test_a_fork_replays_while_the_original_is_to_be_played_again(database: Path, original: dict[str, Any]) -> None:
+    forked(database, original["dialogue_id"], 2)
+    with duckdb.connect(database) as connection:
+        connection.execute("UPDATE dialogues SET status = 'open' WHERE dialogue_id = ?", [original["dialogue_id"]])
+    assert replay(database, "first-fork").equal
+    with pytest.raises(StoreError, match="has not ended"):
+        fork_of(database, original["dialogue_id"], "2")
+
+
+def test_an_imported_conversation_can_be_forked(tmp_path: Path) -> None:
+    file, database = tmp_path / "chats.jsonl", tmp_path / "corpus.duckdb"
+    messages = [{"role": role, "content": role} for role in ("user", "assistant") * 2]
+    file.write_text(json.dumps({"messages": messages}) + "\n")
+    import_file(str(file), database)
+    with pytest.raises(ModelMissingError):
+        forked(database, "chats", 1)
+    forked(database, "chats", 1, "models.default.model=rehearsal/default")
+    (fork,) = dialogues(database, "chats-fork")
+    assert (fork["n_turns"], roles(fork)) == (2, ["user", "assistant"] * 2)
+    assert replay(database, "chats-fork").equal
 
 
 def test_run_does_not_take_what_fork_sets(tmp_path: Path) -> None:

@@ -112,10 +112,10 @@ def test_a_campaign_of_every_preset_comes_out_equal(preset: str, tmp_path: Path)
     [
         {"recipe": "music", "perturb": {"share": "trunk", "verify": True}, "judge_pairs": True, "turns": 3},
         {"recipe": "west_of_n"},
-        {"recipe": "rmboost", "pairing": {"boost": {"verify": True, "labels": "both"}}, "turns": 2},
         *(
             pytest.param(given, marks=pytest.mark.chain)
             for given in (
+                {"recipe": "rmboost", "pairing": {"boost": {"verify": True, "labels": "both"}}, "turns": 2},
                 {"recipe": "music", "perturb": {"share": "rest", "schedule": {"bernoulli": 0.5}}, "turns": 3},
                 {"recipe": "music", "perturb": {"altered_by": "assistant"}, "turns": {"weights": {1: 1, 3: 2}}},
                 {"recipe": "dialogue", "gate": {"model": True}, "models": {"user": {"params": {"leak_rate": 0.5}}}},
