@@ -12,13 +12,14 @@ from click.testing import CliRunner
 from configs.load import ConfigError, laid_over
 from configs.settings import CampaignSettings
 from descant import build
-from graphs.campaign import CampaignReport, ForkMissingError, run_campaign
-from graphs.cast import ModelMissingError
+from graphs.campaign import CampaignReport, ForkMissingError, campaign_identity, run_campaign
+from graphs.cast import ModelMissingError, models_in_use, prompts_of
 from graphs.fork import ForkError, fork_of
 from graphs.replay import replay, report_lines
 from graphs.seeds import load_seeds
 from store.corpus_stats import stats_of_campaigns
 from store.database import StoreError, query
+from store.identity import campaign_id as identify
 from store.importing import import_file
 from store.queries import preference_pairs
 from tests.graphs.conftest import reward_model
@@ -114,15 +115,21 @@ def test_a_fork_that_was_stopped_goes_on(database: Path, original: dict[str, Any
     assert (gone_on.calls_sent, gone_on.calls_reused) == (2, 2)
 
 
-def test_a_plain_campaign_keeps_its_id() -> None:
-    from graphs.campaign import campaign_identity
-    from graphs.cast import prompts_of
-
+def test_a_campaign_that_is_no_fork_keeps_its_id() -> None:
     settings = rehearsed()
-    with_fork = settings.model_validate(settings.model_dump() | {"fork": {"of": "dlg_1", "at": 1}})
-    identities = {campaign_identity(one, prompts_of(one)) for one in (settings, with_fork)}
-    assert len(identities) == 2
-    assert campaign_identity(settings, prompts_of(settings)) in identities
+    prompts = prompts_of(settings)
+    plain = identify(
+        name="first",
+        recipe="dialogue",
+        random_seed=0,
+        turns=3,
+        perturb=None,
+        models={role: model.sampling() for role, model in models_in_use(settings).items()},
+        prompt_hashes=prompts.hashes,
+    )
+    assert campaign_identity(settings, prompts) == plain
+    fork = CampaignSettings.model_validate(settings.model_dump() | {"fork": {"of": "dlg_1", "at": 1}})
+    assert campaign_identity(fork, prompts) != plain
 
 
 @pytest.mark.parametrize("place", [0, 3])

@@ -29,9 +29,6 @@ from store.writer import Writer
 from tests.graphs.conftest import reward_model
 from tests.servers import failure, scripted_server
 
-LATER = ("pair_stats", "method_stats", "metrics")
-"""Tables that no campaign fills."""
-
 
 def by_letters() -> RewardModel:
     """A reward that differs from answer to answer, in all its digits."""
