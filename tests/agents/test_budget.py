@@ -156,8 +156,9 @@ class Speaker:
     async def send(self, spoken: Spoken, parameters: Mapping[str, Any]) -> Answer:
         drawn, used = self.backend.random, self.backend.used[self.role]
         outcome = drawn.choice(OUTCOMES)
-        prompt = drawn.randint(1, sum(len(message["content"].encode()) for message in spoken))
-        completion = drawn.randint(0, int(parameters["max_tokens"]))
+        most = most_tokens([said(message["role"], message["content"]) for message in spoken], parameters)
+        prompt = drawn.randint(most.prompt // drawn.choice((1, 1, 9)), most.prompt)
+        completion = drawn.randint(most.completion // drawn.choice((1, 1, 9)), most.completion)
         price = self.backend.prices[self.role]
         cost = (prompt * price.input + completion * price.output) / 1e6
         used.calls += 1
@@ -242,9 +243,9 @@ async def one_run(
     return ledger.stop_reason
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
-    budget=budgets(40, 12_000, 0.05),
+    budget=budgets(40, 4000, 0.05),
     texts=st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=12),
     lives=st.lists(st.integers(1, 60), max_size=4),
     seed=st.integers(0, 10_000),
