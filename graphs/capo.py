@@ -23,6 +23,7 @@ from configs.errors import DescantError
 from configs.settings import CapoSettings, PerturbationKind, PerturbSettings
 from graphs.cast import Cast
 from graphs.dialogue import build_dialogue_graph, recursion_limit
+from graphs.playing import played
 from graphs.side_by_side import side_by_side
 from graphs.state import DialogueState, messages_of
 from store.context import context_dependent
@@ -70,7 +71,7 @@ def build_capo_graph(cast: Cast, capo: CapoSettings, perturb: PerturbSettings) -
             given: DialogueState = {"said": [], "termination_reason": GIVEN, "error": None}
             return {"main": start | given}
         limits = {"recursion_limit": recursion_limit(start["turns"], gate=gate)}
-        ended: DialogueState = await plain.ainvoke(start, limits)
+        ended: DialogueState = await played(plain, start, limits)
         return {"main": ended}
 
     async def find(state: CapoState) -> Command[Literal["negative", "__end__"]]:
@@ -93,7 +94,7 @@ def build_capo_graph(cast: Cast, capo: CapoSettings, perturb: PerturbSettings) -
     async def negative(state: DialogueState) -> CapoState:
         """One answer that fails its context. It never raises, since that would cancel the calls of those beside it."""
         try:
-            ended: DialogueState = await perturbed.ainvoke(state, {"recursion_limit": recursion_limit(1, perturb)})
+            ended: DialogueState = await played(perturbed, state, {"recursion_limit": recursion_limit(1, perturb)})
         except DescantError as error:
             return {"stopped": [error]}
         return {"negatives": [ended]}

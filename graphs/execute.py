@@ -21,6 +21,7 @@ from graphs.negatives import with_negatives
 from graphs.outcome import Outcome, outcome_of
 from graphs.pair_records import with_pairs
 from graphs.pairing import PairingState, build_given_graph, build_pairing_graph, build_place_graph
+from graphs.playing import played
 from graphs.schedule import kinds_of, perturbed_answers, places_of_pairs, turns_of, without_history
 from graphs.seeds import script_of
 from graphs.state import Comparison, DialogueState, Said, is_open
@@ -115,10 +116,10 @@ class Recipe:
         if self.settings.pairing is not None:
             return await self._play_pairs(seed, trial, start["main"], limits)
         if self.branches == ("main",):
-            ended: dict[Branch, DialogueState] = {"main": await self.graph.ainvoke(start["main"], limits)}
+            ended: dict[Branch, DialogueState] = {"main": await played(self.graph, start["main"], limits)}
             comparisons: list[Comparison] = []
         else:
-            final = await self.graph.ainvoke(start, limits)
+            final = await played(self.graph, start, limits)
             ended = {branch: final[branch] for branch in self.branches}
             comparisons = final.get("comparisons", [])
             if any(is_open(state) for state in ended.values()):
@@ -134,7 +135,7 @@ class Recipe:
     async def _play_capo(self, seed: Seed, trial: int, start: DialogueState, limits: Mapping[str, Any]) -> Outcome:
         perturb = self.settings.perturb
         assert perturb is not None, "validated settings of `capo` have a perturbation"
-        final: CapoState = await self.graph.ainvoke({"main": start, "seed_id": seed.seed_id, "trial": trial}, limits)
+        final: CapoState = await played(self.graph, {"main": start, "seed_id": seed.seed_id, "trial": trial}, limits)
         main: dict[Branch, DialogueState] = {"main": final["main"]}
         outcome = outcome_of(seed, trial, main, [], prompt_hashes=self.prompt_hashes, perturb=None)
         return with_negatives(outcome, final, seed, perturb)
@@ -145,7 +146,7 @@ class Recipe:
         assert recipe in METHODS, "and only they have"
         answers = start["turns"] if pairing.play else sum(said.message.role == "assistant" for said in start["seed"])
         places = places_of_pairs(pairing, answers, chance("places of pairs", start["dialogue_id"]))
-        final: PairingState = await self.graph.ainvoke({**start, "places": places}, limits)
+        final: PairingState = await played(self.graph, {**start, "places": places}, limits)
         main: dict[Branch, DialogueState] = {"main": final}
         outcome = outcome_of(seed, trial, main, [], prompt_hashes=self.prompt_hashes, perturb=None)
         fit_id = self.scorer.fit.fit_id if self.scorer is not None else None

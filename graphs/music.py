@@ -17,6 +17,7 @@ from graphs.cast import Cast
 from graphs.comparing import in_both_orders
 from graphs.dialogue import build_dialogue_graph, recursion_limit
 from graphs.nodes import dialogue_so_far, is_perturbed
+from graphs.playing import played
 from graphs.schedule import within
 from graphs.state import BranchesState, DialogueState, answers_given, is_open, messages_of
 
@@ -77,7 +78,7 @@ async def _branch(
     """A branch at its end, or as it started when the campaign stops: an exception would cancel the other branch's call."""
     limits = {"recursion_limit": recursion_limit(start["turns"], perturb, gate)}
     try:
-        ended: DialogueState = await graph.ainvoke(start, limits)
+        ended: DialogueState = await played(graph, start, limits)
     except CampaignStopping:
         return start
     return ended

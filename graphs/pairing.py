@@ -21,6 +21,7 @@ from graphs.cast import Cast
 from graphs.dialogue import add_user
 from graphs.nodes import dialogue_so_far, failed, first_speaker, said_by
 from graphs.place import Attempt, Made, PlaceState, caught_at
+from graphs.playing import played
 from graphs.rivals import build_rlaif_graph, build_rlcd_graph, build_west_of_n_graph
 from graphs.rmboost import build_rmboost_graph, most_steps
 from graphs.state import Catch, DialogueState, Said, answers_given, messages_of
@@ -63,7 +64,7 @@ def build_pairing_graph(cast: Cast, pairing: PairingSettings, place: Any) -> Any
             except ProviderError as error:
                 return failed(error, state)
         else:
-            ended: PlaceState = await place.ainvoke(_start(state, messages_of(state), None), limits)
+            ended: PlaceState = await played(place, _start(state, messages_of(state), None), limits)
             found = {"made": ended.get("made", []), "caught": ended.get("caught", [])}
             if (problem := ended.get("error")) is not None:
                 return Command(goto="__end__", update=found | {"termination_reason": problem[0], "error": problem[1]})
@@ -91,7 +92,7 @@ def build_given_graph(pairing: PairingSettings, place: Any) -> Any:
         answers = [depth for depth, message in enumerate(messages) if message.role == "assistant"]
         for answer in state["places"]:
             depth = answers[answer]
-            ended: PlaceState = await place.ainvoke(_start(state, messages[:depth], said[depth]), limits)
+            ended: PlaceState = await played(place, _start(state, messages[:depth], said[depth]), limits)
             made += ended.get("made", [])
             caught += ended.get("caught", [])
             if (problem := ended.get("error")) is not None:
