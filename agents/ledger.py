@@ -50,6 +50,8 @@ class Ledger:
     """When each model at its address last answered, on the monotonic clock."""
     stop_reason: str | None = None
     """Once set, no further call starts."""
+    leave: Callable[[Record], None] | None = None
+    """Hands a record to the journal without waiting until it is written; null: there is only `note`."""
     replaying: bool = False
     """Answers come from the journal alone; a call that failed fails again."""
     noted: set[str] = field(default_factory=set)
@@ -172,6 +174,13 @@ class Ledger:
     def release(self, held: Held, lost: Lost) -> None:
         """The request has come back, one way or another; what is lost may have been paid for, and brought no answer."""
         self.budget.give_back(held, lost)
+
+    async def announce(self, call: Call) -> None:
+        """Note a call before it is sent. Only a cap needs to know of it for sure, should the process be killed right then."""
+        if self.leave is None or self.budget.caps.caps_anything:
+            await self.note(call)
+        else:
+            self.leave(call)
 
     async def settle(self, call: Call) -> None:
         """Note a call that ended, and add what it used."""

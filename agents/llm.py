@@ -200,7 +200,7 @@ class LanguageModel:
             lost = request.held.lost()  # should it be cancelled on its way
             try:
                 request.sent_times += 1
-                await self._ledger.note(request.on_its_way())
+                await self._ledger.announce(request.on_its_way())
                 answer = self._priced(await self._transport.send(request.spoken, request.call.parameters))
                 lost = request.unsaid(answer)
             except ProviderError as failure:

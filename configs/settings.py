@@ -226,6 +226,10 @@ class BudgetSettings(CapSettings):
     """Caps of single roles, beside those of the campaign: `{judge: {usd: 2.0}}`. All judges are one role."""
 
     @property
+    def caps_anything(self) -> bool:
+        return super().caps_anything or any(caps.caps_anything for caps in self.roles.values())
+
+    @property
     def needs_prices(self) -> bool:
         """Whether dollars are capped anywhere."""
         return any(caps.usd is not None for caps in (self, *self.roles.values()))

@@ -199,7 +199,7 @@ def run_campaign(
     campaign_id = campaign_identity(settings, prompts, scorer)
     with Writer(database) as writer:
         spent, by_role = spent_so_far(database, [campaign_id, *sharing], settings.budget, settings.models)
-        ledger = Ledger(writer.note, settings.budget, spent, by_role)
+        ledger = Ledger(writer.note, settings.budget, spent, by_role, leave=writer.leave)
         cast = build_cast(settings, prompts, ledger)
         recipe = build_recipe(settings, campaign_id, prompts.hashes, cast, scorer, trunks)
         if scorer and not resume.has_fit(database, scorer.fit.fit_id):

@@ -177,7 +177,7 @@ def run_judging(
                 "choose another name for this one with --set name=NAME"
             )
         spent, by_role = spent_so_far(database, [campaign_id, *sharing], settings.budget, roles)
-        ledger = Ledger(writer.note, settings.budget, spent, by_role)
+        ledger = Ledger(writer.note, settings.budget, spent, by_role, leave=writer.leave)
         if so_far.created_at is not None:
             ledger.remember(stored.unsettled_calls(database, campaign_id, settings.name))
         run = _JudgingRun(

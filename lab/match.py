@@ -127,7 +127,7 @@ def hold_match(
     identity = match_id(*campaigns)
     with Writer(database) as writer:
         spent, by_role = spent_so_far(database, [identity, *sharing], settings.budget, settings.models)
-        ledger = Ledger(writer.note, settings.budget, spent, by_role)
+        ledger = Ledger(writer.note, settings.budget, spent, by_role, leave=writer.leave)
         judges = build_cast(judging(settings), prompts, ledger).judges
         match = _Match(settings, identity, judges, prompts, pairs, ledger, writer, progress)
         known = _known_verdicts(database, campaigns[0])

@@ -60,7 +60,7 @@ class _Waiting:
     lines: bytes
     records: int
     written: "asyncio.Future[None] | None"
-    """Resolved on its own loop; null for `append`, whose caller writes it."""
+    """Resolved on its own loop; null where nobody waits, and for `append`, whose caller writes it."""
 
 
 def line_of(record: Record) -> bytes:
@@ -130,17 +130,30 @@ class Journal:
         Raises:
             JournalError: they could not be written for another reason, or an earlier fsync failed.
         """
-        if not records:
-            return
+        if records:
+            written = asyncio.get_running_loop().create_future()
+            self._hand_over(records, written)
+            await written
+
+    def leave(self, *records: Record) -> None:
+        """Hands records to the writing thread, before all that comes after them, and does not wait.
+
+        For what nobody relies on before the next `note` or `append`, which tells if the journal cannot be written.
+
+        Raises:
+            JournalError: it is closed, or an earlier fsync failed.
+        """
+        if records:
+            self._hand_over(records, None)
+
+    def _hand_over(self, records: Sequence[Record], written: "asyncio.Future[None] | None") -> None:
         self._check_open()
-        written = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(b"".join(map(line_of, records)), len(records), written))
         if not self._rung:
             self._rung = True
             self._bell.put(None)
         if self._closed:  # by another thread, since we looked
             self._fail_waiting(None)
-        await written
 
     @property
     def trouble(self) -> str | None:

@@ -121,6 +121,11 @@ class Writer:
         self._raise_failure()
         await self._journal.note(*records)
 
+    def leave(self, *records: Record) -> None:
+        """As `note`, without waiting: for what nobody relies on before what is noted next."""
+        self._raise_failure()
+        self._journal.leave(*records)
+
     @property
     def trouble(self) -> str | None:
         """What the campaign waits for, and what to do, in one line; null while all is well."""

@@ -27,6 +27,9 @@ class Forgetful(Writer):
     async def note(self, *records: Record) -> None:
         pass
 
+    def leave(self, *records: Record) -> None:
+        pass
+
 
 def settings_of(arguments: argparse.Namespace) -> CampaignSettings:
     model = {"model": f"hosted_vllm/{arguments.model}", "api_base": arguments.api_base}
