@@ -15,6 +15,7 @@ from agents.protocol import CallSite
 from configs.errors import DescantError
 from configs.settings import BudgetSettings
 from store.records import Call, Record
+from store.requests import Requests
 
 Note = Callable[..., Awaitable[None]]
 """Appends records to the journal; done when they are written."""
@@ -64,6 +65,7 @@ class Ledger:
     def __post_init__(self, caps: BudgetSettings | None, spent_by_role: Mapping[str, Spending] | None) -> None:
         self.budget = Budget(caps or BudgetSettings(), self.spent, spent_by_role or {})
         self.limiters = Limiters()
+        self.requests = Requests()
         self._stopping = asyncio.Event()
         self._let_in = asyncio.Event()
         self._let_in.set()
@@ -119,6 +121,7 @@ class Ledger:
     def forget(self, dialogue_id: str) -> None:
         """Free what was remembered of a dialogue that has ended."""
         self._known.pop(dialogue_id, None)
+        self.requests.forget(dialogue_id)
 
     def stop(self, reason: str) -> None:
         """Let no further call start; those in flight end and are noted."""
@@ -191,4 +194,4 @@ class Ledger:
                 completion_tokens=call.completion_tokens or 0,
                 usd=call.cost_usd,
             )
-        await self.note(call)
+        await self.note(self.requests.shortened(call))

@@ -4,7 +4,7 @@ Knows neither processes nor faults; `benchmarks.faults_and_kills` makes what is 
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,8 @@ import orjson
 
 from agents.rehearsal.request_log import Arrival, call_key
 from store.database import query
+from store.records import Message
+from store.requests import Change, as_text, changed, from_text
 from store.segments import journal_folder, segments
 
 IDS = {
@@ -49,7 +51,7 @@ def when_killed(database: Path, arrivals: int) -> Killed:
     """Read the journal, and the database behind it, as the dead process left them."""
     rows: dict[str, Row] = {}
     if database.exists():
-        for row in query(database, "SELECT call_id, status, messages, parameters FROM calls"):
+        for row in query(database, "SELECT call_id, request_hash, status, messages, parameters FROM requests"):
             rows[row["call_id"]] = row | {"parameters": orjson.loads(row["parameters"])}
     done = {identity: row for identity, row in rows.items() if row["status"] == "done"}
     noted_as_done: set[str] = set()
@@ -62,9 +64,21 @@ def when_killed(database: Path, arrivals: int) -> Killed:
             noted_as_done.add(identity)
             done[identity] = row
         rows[identity] = row
+    _make_whole(rows.values())
     paid = {call_key(row["messages"], row["parameters"]["seed"]) for row in done.values()}
     in_flight = {str(row["parameters"]["seed"]) for row in rows.values() if row["status"] == "started"}
     return Killed(arrivals, frozenset(paid), frozenset(in_flight), tuple(twice))
+
+
+def _make_whole(rows: Iterable[Row]) -> None:
+    """Put the messages where the journal has a request as a change of another one."""
+    by_hash = {row["request_hash"]: row for row in rows}
+    for row in by_hash.values():
+        if row.get("based_on") is not None:
+            base = as_text([Message.model_validate(message) for message in by_hash[row["based_on"]]["messages"]])
+            assert base is not None, "it is a change of a text"
+            change = Change(row["kept_head"], row["kept_tail"], row["inserted"])
+            row["messages"] = [message.model_dump() for message in from_text(changed(base, change))]
 
 
 def _noted_calls(database: Path) -> Iterator[Row]:
@@ -130,7 +144,13 @@ class Corpus(NamedTuple):
 
 
 def corpus_of(database: Path) -> Corpus:
-    return Corpus({table: query(database, f"SELECT * FROM {table} ORDER BY {key}") for table, key in IDS.items()})
+    whole = {"calls": "requests"}  # as which they are stored depends on where a run began
+    return Corpus(
+        {
+            table: query(database, f"SELECT * FROM {whole.get(table, table)} ORDER BY {key}")
+            for table, key in IDS.items()
+        }
+    )
 
 
 def duplicates(corpus: Corpus) -> dict[str, int]:

@@ -103,7 +103,7 @@ def compare(whole: Path, resumed: Path, *, contents: bool) -> bool:
     agree = True
     print(f"\n{'table':<14} {'uninterrupted':>13} {'resumed':>8}  ids      {'contents' if contents else ''}")
     for table, key in IDS.items():
-        sql = f"SELECT * FROM {table} ORDER BY {key}"
+        sql = f"SELECT * FROM {'requests' if table == 'calls' else table} ORDER BY {key}"
         rows = [query(database, sql) for database in (whole, resumed)]
         ids = [[row[key] for row in side] for side in rows]
         same_ids = ids[0] == ids[1]

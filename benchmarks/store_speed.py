@@ -68,6 +68,12 @@ QUESTIONS = {
     "usage_by_agent": Asked(
         "SELECT * FROM usage_by_agent", "SELECT * FROM usage_by_agent WHERE campaign_id = ?", "campaign", "calls"
     ),
+    "requests": Asked(
+        "SELECT agent, purpose, count(*), avg(len(messages)) FROM requests GROUP BY ALL",
+        "SELECT * FROM requests WHERE dialogue_id = ?",
+        "dialogue",
+        "calls",
+    ),
     "errors": Asked(
         "SELECT what, reason, count(*) FROM errors GROUP BY ALL",
         "SELECT * FROM errors WHERE dialogue_id = ?",

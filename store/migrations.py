@@ -95,6 +95,17 @@ def _lost(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("ALTER TABLE calls ADD COLUMN IF NOT EXISTS lost_usd DOUBLE")
 
 
+def _changes(connection: duckdb.DuckDBPyConnection) -> None:
+    """Requests that are kept as changes of others."""
+    for name, kind in (
+        ("based_on", "VARCHAR"),
+        ("kept_head", "INTEGER"),
+        ("kept_tail", "INTEGER"),
+        ("inserted", "VARCHAR"),
+    ):
+        connection.execute(f'ALTER TABLE calls ADD COLUMN IF NOT EXISTS "{name}" {kind}')
+
+
 MIGRATIONS: tuple[Callable[[duckdb.DuckDBPyConnection], None], ...] = (
     _tables,
     _tries_and_balance,
@@ -104,6 +115,7 @@ MIGRATIONS: tuple[Callable[[duckdb.DuckDBPyConnection], None], ...] = (
     _labels,
     _pair_quality,
     _lost,
+    _changes,
 )
 
 

@@ -213,7 +213,7 @@ class Call(Record):
     ordinal: int
     model: str
     messages: tuple[Message, ...] | None
-    """Null in a row that only notes the start."""
+    """Null in a row that only notes the start, and where `based_on` tells what was sent (`store.requests`)."""
     parameters: dict[str, Any]
     response: str | None = None
     finish_reason: str | None = None
@@ -232,6 +232,14 @@ class Call(Record):
     into a time-out, and in a `started` row of the one that is out."""
     lost_usd: float | None = 0.0
     """The same in dollars; null when the price is unknown."""
+    based_on: str | None = None
+    """The request_hash of the request that this one is kept as a change of; null where it is kept whole."""
+    kept_head: int | None = None
+    """Characters of that one's beginning."""
+    kept_tail: int | None = None
+    """Characters of its end."""
+    inserted: str | None = None
+    """What stands between the two."""
 
 
 class Pair(Record):

@@ -78,6 +78,10 @@ def _show(connection: duckdb.DuckDBPyConnection, path: str, prefix: str, console
         _show_seed(connection, identity, console)
     elif kind == "campaign":
         _show_campaign(connection, path, identity, console)
+    elif kind == "call":
+        # A call that was asked otherwise before has superseded rows beside its own.
+        asked = "SELECT * FROM requests WHERE call_id = ? ORDER BY status = 'superseded'"
+        _fields(console, rows_of(connection, asked, [identity])[0])
     else:
         table, column = _PLACES[kind]
         (row,) = rows_of(connection, f"SELECT * FROM {table} WHERE {column} = ?", [identity])
@@ -89,7 +93,6 @@ _PLACES = {
     "perturbation": ("perturbations", "perturbation_id"),
     "label": ("labels", "label_id"),
     "catch": ("caught", "catch_id"),
-    "call": ("calls", "call_id"),
     "judgement": ("judgements", "judgement_id"),
     "fit": ("fits", "fit_id"),
 }

@@ -8,7 +8,8 @@ Conversations are joined from the left, so that they are built only where they a
 
 from store.pair_views import PAIR_VIEWS
 from store.pairs import NEAR_IDENTICAL
-from store.tables import CAMPAIGN_STATUS, JUDGED_LABEL, LENGTH_RATIO, SIMILARITY, View
+from store.requests import AFTER_ROLE, BETWEEN_MESSAGES
+from store.tables import CAMPAIGN_STATUS, JUDGED_LABEL, LENGTH_RATIO, SIMILARITY, TABLES, View
 
 SESSIONS = (
     "Dialogues that are done and that the figures a session are of: main branches where there are any, else chosen and "
@@ -26,6 +27,21 @@ def _conversations(key: str, paths: str) -> str:
             GROUP BY {key}
         )"""
 
+
+_BASE = (
+    f"array_to_string([message.role || chr({ord(AFTER_ROLE)}) || message.content FOR message IN base.messages], "
+    f"chr({ord(BETWEEN_MESSAGES)}))"
+)
+REQUEST_AGAIN = f"""[
+                {{'role': split_part(part, chr({ord(AFTER_ROLE)}), 1), 'content': split_part(part, chr({ord(AFTER_ROLE)}), 2)}}
+                FOR part IN string_split(
+                    left({_BASE}, calls.kept_head) || calls.inserted || right({_BASE}, calls.kept_tail),
+                    chr({ord(BETWEEN_MESSAGES)})
+                )
+            ]"""
+"""SQL of what `store.requests.changed` and `from_text` do."""
+_CALLS = next(table for table in TABLES if table.name == "calls")
+_CHANGE = ("based_on", "kept_head", "kept_tail", "inserted")
 
 VIEWS: dict[str, View] = {
     "transcripts": View(
@@ -126,6 +142,23 @@ VIEWS: dict[str, View] = {
                 AS p95_latency_ms
         FROM calls LEFT JOIN campaigns USING (campaign_id)
         GROUP BY calls.campaign_id, calls.agent, calls.model
+        """,
+    ),
+    "requests": View(
+        "The calls, with what was sent: in the table itself a long request stands as a change of an earlier one.",
+        {
+            column.name: "What was sent; null in a row that only notes the start."
+            if column.name == "messages"
+            else column.comment
+            for column in _CALLS.columns
+            if column.name not in _CHANGE
+        },
+        f"""
+        SELECT
+            calls.* EXCLUDE ({", ".join(_CHANGE)})
+            REPLACE (CASE WHEN calls.based_on IS NULL THEN calls.messages ELSE {REQUEST_AGAIN} END AS messages)
+        FROM calls
+        LEFT JOIN calls AS base ON base.request_hash = calls.based_on AND base.dialogue_id = calls.dialogue_id
         """,
     ),
     "errors": View(

@@ -40,7 +40,7 @@ TABLES = {
     "pairs": "*",
     "judgements": "*",
     "dialogue_stats": "*",
-    "calls": "call_id, request_hash, campaign_id, dialogue_id, agent, purpose, ordinal, model, messages, parameters, "
+    "requests": "call_id, request_hash, campaign_id, dialogue_id, agent, purpose, ordinal, model, messages, parameters, "
     "response, finish_reason, status, prompt_tokens, completion_tokens, cost_usd, error",
 }
 """What must not depend on when and how fast a campaign ran."""
@@ -115,7 +115,7 @@ def test_everything_is_in_the_database(uninterrupted: Path) -> None:
     (tried,) = query(uninterrupted, "SELECT sum(attempts - 1)::INT AS again, max(attempts) AS most FROM perturbations")
     assert tried["again"] > 0
     assert tried["most"] <= 3
-    assert len(rows["calls"]) == N_SEEDS * FEWEST_CALLS + 3 * tried["again"]
+    assert len(rows["requests"]) == N_SEEDS * FEWEST_CALLS + 3 * tried["again"]
     verdicts = query(uninterrupted, "SELECT count(*) AS n FROM judgements WHERE rubric = 'verify'")
     assert verdicts == [{"n": 2 * N_SEEDS + tried["again"]}]
     assert not uninterrupted.with_name("corpus.duckdb.journal").exists()

@@ -144,7 +144,7 @@ COLUMNS = {
     "caught": "*",
     "turns": "*",
     "dialogues": "*",
-    "calls": "call_id, request_hash, purpose, ordinal, messages, response, status",
+    "requests": "call_id, request_hash, purpose, ordinal, messages, response, status",
 }
 
 

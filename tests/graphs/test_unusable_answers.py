@@ -61,7 +61,9 @@ def lapsed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def played_in(database: Path, purposes: tuple[str, ...]) -> dict[str, str]:
     """The lapse by the call that played it."""
-    calls = query(database, "SELECT * FROM calls WHERE list_contains($purposes, purpose)", {"purposes": list(purposes)})
+    calls = query(
+        database, "SELECT * FROM requests WHERE list_contains($purposes, purpose)", {"purposes": list(purposes)}
+    )
     played = {
         call["call_id"]: what_was_played(call["model"], call["messages"], json.loads(call["parameters"]))
         for call in calls
