@@ -26,7 +26,7 @@ test: .venv/test.stamp ## All tests, with a real vLLM engine on the CPU
 	$(BIN)/python -m pytest -m chain -n 2 --dist loadfile
 	$(BIN)/python -m pytest -m engine
 
-unit: .venv/test.stamp ## The tests without whole chains and the engine, about a minute (PYTEST_ARGS="-k store" for some)
+unit: .venv/test.stamp ## The tests without whole chains and the engine, some minutes (PYTEST_ARGS="-k store" for some)
 	$(BIN)/python -m pytest -m "not engine and not chain" -n 2 --dist worksteal $(PYTEST_ARGS)
 
 check: .venv/test.stamp ## Formatting, lint and types
