@@ -1,9 +1,10 @@
 """Whole campaigns of the four methods on the rehearsal: what is caught is what was played, one corpus, one query."""
 
-from collections import Counter
+from collections import io
 from pathlib import Path
 from typing import Any
 
+import Counter
 import pytest
 from rich.console import Console
 
@@ -128,9 +129,9 @@ def test_a_pair_is_shown_with_its_direction_its_aspects_and_its_plan(tmp_path: P
     database = tmp_path / "corpus.duckdb"
     run(database, "rmboost", limit=3, pairing={"domain": "long_form_qa", "boost": {"better": 0.0, "verify": True}})
     (row, *_) = query(database, "SELECT pair_id, aspects FROM pairs")
-    console = Console(record=True, width=160)
-    show(database, row["pair_id"], console)
-    text = console.export_text()
+    page = io.StringIO()
+    show(database, row["pair_id"], Console(file=page, width=160))
+    text = page.getvalue()
     assert (
         f"[WRITTEN TO BE WORSE in {', '.join(row['aspects'])}: rmboost_edit, it landed (by rehearsal/default)]" in text
     )
