@@ -22,6 +22,28 @@ LOOKS_LIKE_A_KEY = re.compile(
     r"|(?<=Bearer )(?=[A-Za-z._~+/=-]*\d)[A-Za-z0-9._~+/=-]{8,}"
 )
 """With a digit, as keys have them: `hf_hub_download_file` and `pk_customer_orders` are words of ordinary answers."""
+OWN_SETTINGS = frozenset(
+    (
+        "api_key",
+        "api_base",
+        "base_url",
+        "extra_headers",
+        "headers",
+        "model",
+        "messages",
+        "stream",
+        "timeout",
+        "drop_params",
+    )
+)
+"""Of a role, or of what we send for it: not taken among `params` too."""
+SENDS_BY_ITSELF = frozenset(
+    (
+        *("num_retries", "max_retries", "retry_policy", "retry_strategy", "fallbacks", "default_fallbacks"),
+        *("context_window_fallback_dict", "context_window_fallbacks", "content_policy_fallbacks"),
+    )
+)
+"""Words that make LiteLLM ask again, or ask another model."""
 Role = Literal["user", "assistant", "perturbation", "judge"]
 Transport = Literal["auto", "direct", "litellm"]
 KEY_FIELDS = ("api_key", "headers")
@@ -130,9 +152,14 @@ class RoleSettings(Settings):
     @field_validator("params")
     @classmethod
     def _no_secret_params(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        for name in value or {}:
-            if name in ("api_key", "api_base", "base_url", "extra_headers", "headers", "model", "messages", "stream"):
+        extra = (value or {}).get("extra_body")
+        for name in [*(value or {}), *(extra if isinstance(extra, dict) else {})]:
+            if name in OWN_SETTINGS:
                 raise ValueError(f"params.{name} is refused: use the setting of the role itself")
+            if name in SENDS_BY_ITSELF:
+                raise ValueError(
+                    f"params.{name} is refused: requests that LiteLLM sends by itself would pass budgets and limits"
+                )
         for name, content in _leaves_of(value):
             if SECRET_PARAMETER.search(name) or (isinstance(content, str) and LOOKS_LIKE_A_KEY.search(content)):
                 raise ValueError(f"params.{name} is refused, since params are stored: export it as LiteLLM's variable")

@@ -206,6 +206,13 @@ def test_ordinary_parameters_are_no_secrets(tmp_path: Path) -> None:
     assert len(from_text(tmp_path, f"models: {{default: {{params: {params}}}}}").models.of("user").params) == 5
 
 
+@pytest.mark.parametrize(
+    "params", ["{num_retries: 2}", "{fallbacks: [a/b]}", "{timeout: 3}", "{extra_body: {model: other}}"]
+)
+def test_parameters_that_a_role_has_itself_or_that_ask_behind_our_back_are_refused(tmp_path: Path, params: str) -> None:
+    assert "is refused" in mistake(tmp_path, f"models: {{default: {{params: {params}}}}}")
+
+
 @pytest.mark.parametrize("address", ["localhost:8000", "http://", "http://h:99999/v1", "http://[::1", "/v1"])
 def test_an_address_that_is_none_is_refused(tmp_path: Path, address: str) -> None:
     assert "models.user.api_base: " in mistake(tmp_path, f"models: {{user: {{api_base: '{address}'}}}}")
