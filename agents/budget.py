@@ -260,7 +260,11 @@ def most_tokens(sent: Sequence[Message], parameters: Mapping[str, Any]) -> Most:
         prompt += len(content) if content.isascii() else len(content.encode())
     extra = parameters.get("extra_body")
     given = {**parameters, **extra} if isinstance(extra, dict) else parameters
-    prompt += sum(len(orjson.dumps(value)) for value in given.values() if isinstance(value, dict | list))
+    prompt += sum(
+        len(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS))
+        for value in given.values()
+        if isinstance(value, dict | list)
+    )
     longest = max(int(given.get(name) or 0) for name in ("max_tokens", "max_completion_tokens"))
     answers = max(int(given.get(name) or 1) for name in ("n", "best_of"))
     return Most(prompt, longest * answers)

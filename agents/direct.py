@@ -6,16 +6,19 @@ of the answer are the same; where a model's parameters are LiteLLM's own busines
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 from weakref import WeakKeyDictionary
 
 import aiohttp
 import orjson
+from aiohttp.helpers import get_env_proxy_for_url
+from yarl import URL
 
 from agents.failures import (
+    LONGEST_COMPLAINT,
     ProviderError,
     complaint,
     lost,
@@ -35,6 +38,8 @@ from configs.model_settings import ModelSettings
 PROVIDERS = ("hosted_vllm/", "openai/")
 NOT_JUST_COMPATIBLE = ("api.openai.com",)
 """Hosts whose newer models want other parameters than they are given here: LiteLLM translates."""
+TRANSLATED = re.compile(r"^openai/(?:.*/)?(?:o\d|gpt-5)")
+"""Such models by name, which gateways offer under addresses of their own."""
 OWN_ADDRESS = "HOSTED_VLLM_API_BASE"
 KEY_VARIABLES = {"hosted_vllm/": "HOSTED_VLLM_API_KEY", "openai/": "OPENAI_API_KEY"}
 PLAIN_PARAMETERS = {
@@ -90,6 +95,8 @@ def _why_not(settings: ModelSettings) -> str | None:
         return "no api_base says where"
     if urlsplit(address).hostname in NOT_JUST_COMPATIBLE and settings.transport == "auto":
         return f"LiteLLM knows better what {urlsplit(address).hostname} takes"
+    if TRANSLATED.match(settings.model) and settings.transport == "auto":
+        return f"LiteLLM knows better what {settings.model!r} takes"
     own = {name for name in settings.params if not PRICE_PARAMETER.search(name)} - PLAIN_PARAMETERS
     if own:  # loads LiteLLM, which takes seconds, only for words that are not plainly the endpoint's
         from agents.providers import parameters_of_litellm
@@ -116,16 +123,21 @@ class Direct:
         self._name = settings.model.partition("/")[2]
         self._timeout_seconds = settings.timeout_seconds
         self._headers = _headers(settings)
+        self._proxy = _proxy(address)
         self._redact = redact
         self._price: Price = price_of(settings)
 
     async def send(self, spoken: Spoken, parameters: Mapping[str, Any]) -> Answer:
         """One request. See `agents.transport.Transport`."""
-        body = orjson.dumps({"model": self._name, "messages": spoken} | _sent(parameters))
+        body = orjson.dumps(
+            {"model": self._name, "messages": spoken} | _sent(parameters), option=orjson.OPT_NON_STR_KEYS
+        )
         session = await shared_session()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                async with session.post(self._url, data=body, headers=self._headers, allow_redirects=False) as response:
+                async with session.post(
+                    self._url, data=body, headers=self._headers, allow_redirects=False, **self._proxy
+                ) as response:
                     raw = await response.read()
         except TimeoutError as error:
             if isinstance(error, aiohttp.ServerTimeoutError):
@@ -135,7 +147,10 @@ class Direct:
             raise lost(self._where, self._model, one_line(str(error) or type(error).__name__, self._redact)) from None
         except (aiohttp.ClientError, ValueError) as error:  # what came is not HTTP
             raise unusable(one_line(f"{type(error).__name__}: {error}", self._redact)) from None
-        if response.status != 200:
+        if onwards := response.headers.get("Location") if 300 <= response.status < 400 else None:
+            said = f"{self._where} sends requests for {self._model!r} on to {onwards}: name the address that answers as api_base"
+            raise ProviderError("bad_response", one_line(said, self._redact), fatal=True)
+        if not 200 <= response.status < 300:
             said, code = complaint(raw)
             raise refused_by_status(
                 response.status,
@@ -150,11 +165,11 @@ class Direct:
     def _read(self, raw: bytes) -> Answer:
         data = parsed(raw)
         if not isinstance(data, dict):
-            shown = one_line(raw[:200].decode("utf-8", "replace"), self._redact)
-            raise unusable(f"the response is no JSON object: {shown!r}")
+            shown = one_line(raw[:LONGEST_COMPLAINT].decode("utf-8", "replace"), self._redact)
+            raise unusable(f"the response is no JSON object: {shown[:200]!r}")
         usage: dict[str, Any] = data.get("usage") or {}
         if not isinstance(usage, dict):
-            raise unusable(f"the response's usage is no object: {usage!r:.80}")
+            raise unusable(f"the response's usage is no object but {type(usage).__name__}")
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
         choices = data.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
@@ -200,11 +215,22 @@ def _sent(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _headers(settings: ModelSettings) -> dict[str, str]:
     provider = next(name for name in PROVIDERS if settings.model.startswith(name))
-    key = read_key(settings.api_key) if settings.api_key else os.environ.get(KEY_VARIABLES[provider])
+    variable = settings.api_key or KEY_VARIABLES[provider]
+    key = read_key(variable) if settings.api_key or os.environ.get(variable) else None
     headers = {"Content-Type": "application/json"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
     return headers | {name: read_key(value) for name, value in settings.headers.items()}
+
+
+def _proxy(address: str) -> dict[str, Any]:
+    """The environment's proxy for an address, looked up once: aiohttp's `trust_env` does it for each request, and takes keys
+    from `~/.netrc` besides, which it cannot send beside ours."""
+    try:
+        proxy, login = get_env_proxy_for_url(URL(address))
+    except LookupError:
+        return {}
+    return {"proxy": proxy, "proxy_auth": login}
 
 
 def _cached(usage: Mapping[str, Any]) -> int:
@@ -218,7 +244,6 @@ async def _session_for_a_loop() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=30.0),
-        trust_env=bool(getproxies()),  # looking them up for each request costs as much as sending it
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
         yield session

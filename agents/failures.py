@@ -18,6 +18,8 @@ from configs.errors import DescantError
 LONGEST_RETRY_AFTER_SECONDS = 600.0
 LONGEST_MESSAGE = 400
 """Characters of a provider's message that are kept."""
+LONGEST_COMPLAINT = 20_000
+"""Characters of a page that are read for it: far more than are kept, for what is redacted must not be cut before."""
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 CONTEXT_WORDS = (
     "maximum context length",
@@ -155,7 +157,7 @@ def parsed(raw: bytes | str) -> Any:
     except orjson.JSONDecodeError:
         try:
             return json.loads(raw)  # takes lone surrogates, which some servers send
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter for what is nested a thousand deep
             return None
 
 
@@ -166,7 +168,8 @@ def complaint(raw: bytes | str) -> tuple[str, str]:
     if isinstance(error, dict):
         said = error.get("message") or error.get("detail") or error.get("msg")
         return str(said or data), f"{error.get('code') or ''} {error.get('type') or ''}"
-    shown = raw[:2000] if isinstance(raw, str) else raw[:2000].decode("utf-8", "replace")
+    shown = raw[:LONGEST_COMPLAINT]
+    shown = shown if isinstance(shown, str) else shown.decode("utf-8", "replace")
     return (str(error) if isinstance(error, str) else shown), ""
 
 

@@ -216,7 +216,7 @@ class Limiter:
             return await given
         except asyncio.CancelledError:
             if given.done() and not given.cancelled():
-                self.end(given.result(), answered=False)
+                self.end(given.result(), answered=False, used_tokens=0)
             raise
 
     def _let_in(self) -> None:

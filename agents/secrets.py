@@ -25,7 +25,7 @@ MARKS_OF_KEYS = ("k-", "k_", "hf-", "hf_", "xai-", "xai_", "AIza", "Bearer ")
 
 
 class KeyMissingError(DescantError):
-    """Raised here: a config names an environment variable that is not set."""
+    """Raised here: a config names an environment variable that is not set, or holds no key."""
 
 
 def read_key(reference: str) -> str:
@@ -34,6 +34,11 @@ def read_key(reference: str) -> str:
     value = os.environ.get(name)
     if not value:
         raise KeyMissingError(f"the environment variable {name} is not set or empty: export {name}=... and run again")
+    if not value.isprintable():
+        raise KeyMissingError(
+            f"the environment variable {name} holds a line break or another character that no HTTP header takes: export it "
+            "without, and run again"
+        )
     return value
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from copy import deepcopy
 from functools import cached_property
 from typing import Any
 
@@ -42,7 +43,7 @@ class ThroughLiteLLM:
                     num_retries=0,
                     drop_params=True,  # of those that a provider does not take, such as `seed`
                     **self._endpoint,
-                    **parameters,
+                    **deepcopy(dict(parameters)),  # it writes into what it is given, such as `metadata`
                 )
         except TimeoutError:
             raise too_late(settings.timeout_seconds) from None

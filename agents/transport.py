@@ -16,6 +16,10 @@ from configs.model_settings import ModelSettings
 THOUGHTS = re.compile(r"\s*<(think|thinking|budget:thinking)>.*?</\1>", re.DOTALL)
 """What some servers leave before an answer."""
 
+MOST_TOKENS = 10**9
+"""No answer uses more; sums of what a server makes up must fit into 64 bits."""
+LONGEST_FINISH_REASON = 40
+
 Spoken = Sequence[Mapping[str, str]]
 """Messages as they are sent: `role` and `content`."""
 
@@ -72,10 +76,15 @@ def answer_of(
 ) -> Answer:
     """An answer that is one; every transport reads its response through this.
 
+    A prompt of 0 tokens, or 0 for a text that is there, is what a server that does not count says: then nobody knows what it
+    cost.
+
     Raises:
         ProviderError: it was withheld or refused, or is no text.
     """
-    used = _count(prompt_tokens), _count(completion_tokens)
+    used = _count(prompt_tokens) or None, _count(completion_tokens)
+    if used[1] == 0 and text:
+        used = used[0], None
     paid = None if None in used else sum(count for count in used if count is not None)
     if finish_reason == "content_filter":
         raise ProviderError("content_filter", "the provider withheld the answer", paid_tokens=paid)
@@ -86,19 +95,21 @@ def answer_of(
     said = without_surrogates(text or "")
     return Answer(
         text=redact(THOUGHTS.sub("", said, count=1) if THOUGHTS.match(said) else said),
-        finish_reason=finish_reason,
+        finish_reason=finish_reason and redact(without_surrogates(finish_reason))[:LONGEST_FINISH_REASON],
         prompt_tokens=used[0],
         completion_tokens=used[1],
-        cost_usd=cost_usd,
+        cost_usd=None if paid is None else cost_usd,
     )
 
 
 def _count(tokens: object) -> int | None:
-    """What stands for tokens, as a number; null where a server does not count."""
+    """What stands for tokens, as a number; null where a server does not count. What it says is not repeated: it may be a key."""
     if tokens is None:
         return None
-    if isinstance(tokens, bool) or not isinstance(tokens, int | float) or tokens < 0 or tokens % 1:
-        raise unusable(f"the answer's usage counts {tokens!r} tokens")
+    if isinstance(tokens, bool) or not isinstance(tokens, int | float):
+        raise unusable(f"the answer's usage counts tokens with {type(tokens).__name__}")
+    if not 0 <= tokens <= MOST_TOKENS or tokens % 1:
+        raise unusable(f"the answer's usage counts {tokens:g} tokens")
     return int(tokens)
 
 

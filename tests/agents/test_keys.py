@@ -131,3 +131,6 @@ def test_a_key_that_is_missing_is_told_by_its_name(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(os.environ, "EMPTY_KEY", "")
     with pytest.raises(KeyMissingError, match="EMPTY_KEY is not set or empty"):
         read_key("env:EMPTY_KEY")
+    monkeypatch.setitem(os.environ, "FILE_KEY", "abc\n")
+    with pytest.raises(KeyMissingError, match="FILE_KEY holds a line break"):
+        read_key("env:FILE_KEY")
