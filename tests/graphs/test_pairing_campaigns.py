@@ -1,10 +1,10 @@
 """Whole campaigns of the four methods on the rehearsal: what is caught is what was played, one corpus, one query."""
 
-from collections import io
+import io
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import Counter
 import pytest
 from rich.console import Console
 
