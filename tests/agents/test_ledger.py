@@ -11,7 +11,7 @@ from agents.failures import ProviderError
 from agents.ledger import CampaignStopping, Ledger, forget
 from agents.llm import LanguageModel, Reply
 from configs.settings import BudgetSettings
-from store.records import Call
+from store.records import Call, Record
 from tests.scripted import HELLO, PatientLedger, language_model, said, scripted_model, site
 from tests.servers import failure, scripted_server
 
@@ -162,3 +162,24 @@ def test_a_wait_ends_when_the_campaign_stops() -> None:
         return time.monotonic() - started
 
     assert asyncio.run(wait()) < 5.0
+
+
+@pytest.mark.parametrize(
+    ("caps", "waits"),
+    [
+        (BudgetSettings(), False),
+        (BudgetSettings(calls=9), True),
+        (BudgetSettings.model_validate({"roles": {"user": {"usd": 1.0}}}), True),
+    ],
+)
+def test_a_start_stands_in_the_journal_before_its_request_is_sent_where_a_cap_counts_it(
+    caps: BudgetSettings, waits: bool
+) -> None:
+    (call,) = played(1)
+    noted, left = [], []
+
+    async def note(*records: Record) -> None:
+        noted.extend(records)
+
+    asyncio.run(Ledger(note, caps, leave=left.append).announce(call))
+    assert (noted, left) == (([call], []) if waits else ([], [call]))
