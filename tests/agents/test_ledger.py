@@ -176,7 +176,8 @@ def test_a_start_stands_in_the_journal_before_its_request_is_sent_where_a_cap_co
     caps: BudgetSettings, waits: bool
 ) -> None:
     (call,) = played(1)
-    noted, left = [], []
+    noted: list[Record] = []
+    left: list[Record] = []
 
     async def note(*records: Record) -> None:
         noted.extend(records)
