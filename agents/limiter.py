@@ -20,6 +20,12 @@ DECREASE = 0.7
 """What is left of the requests in flight when it was too much."""
 INCREASE = 1.0
 """Requests more at once after as many answers as the limit is high: one in the time of a round."""
+STUCK_SECONDS = 5.0
+STUCK_TIMES = 10.0
+"""A request that is out for so many seconds, and so many times as long as answers take, holds no place under the limit: a few
+that an endpoint never answers would else keep all others from it until they run into their time-out."""
+NEWS = 0.1
+"""Weight of the last answer in how long answers take."""
 SECONDS_A_MINUTE = 60.0
 TOKENS_AT_ONCE = 1.0 / 6.0
 """Of a minute's tokens, what may be sent in one go; the others flow steadily."""
@@ -100,6 +106,10 @@ class Limiter:
         self._timer: asyncio.TimerHandle | None = None
         self._is_open = False
         self._returned = asyncio.Event()
+        self._out: dict[int, float] = {}
+        """When each request that is out was started, the oldest first."""
+        self._usual_seconds: float | None = None
+        """How long answers take; null before the first."""
 
     def cap(self, rpm: float | None, tpm: float | None) -> None:
         """Never more than so many requests and tokens a minute; of several wishes the lowest holds."""
@@ -142,6 +152,10 @@ class Limiter:
         """
         in_flight = self.in_flight
         self.in_flight -= 1
+        took = self._clock() - self._out.pop(slot.number)
+        if answered:
+            usual = took if self._usual_seconds is None else self._usual_seconds
+            self._usual_seconds = usual + NEWS * (took - usual)
         self._returned.set()  # wakes those who wait now
         self._returned.clear()
         if self._tokens is not None and used_tokens is not None and slot.tokens > used_tokens:
@@ -190,14 +204,30 @@ class Limiter:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         self._started += 1
+        self._out[self._started] = self._clock()
         return Slot(self._started, tokens)
 
+    def _seconds_to_room(self) -> float | None:
+        """Until there is room under the limit by time alone, when a request has become stuck; null: now."""
+        if self.limit is None:
+            return None
+        over = self.in_flight - max(1, int(self.limit)) + 1
+        if over <= 0:
+            return None
+        if self._usual_seconds is None:
+            return float("inf")
+        patience = max(STUCK_SECONDS, STUCK_TIMES * self._usual_seconds)
+        freed_by = next(itertools.islice(self._out.values(), over - 1, None))
+        left = freed_by + patience - self._clock()
+        return left if left > 0.0 else None
+
     def _seconds_to_wait(self, tokens: int) -> float | None:
-        """Until a request may start; null: now. Infinity: until another one has come back."""
+        """Until a request may start; null: now. Infinity: not before another one has come back."""
         if self._is_open:
             return None
-        if self.limit is not None and self.in_flight >= max(1, int(self.limit)):
-            return float("inf")
+        room = self._seconds_to_room()
+        if room is not None:
+            return room
         if self._requests is None and self._tokens is None and not self._not_before:
             return None
         now = self._clock()

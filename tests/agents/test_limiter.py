@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from agents.limiter import DECREASE, Limiter, Limiters, Slot
+from agents.limiter import DECREASE, STUCK_SECONDS, Limiter, Limiters, Slot
 from configs.model_settings import ModelSettings
 
 
@@ -224,3 +224,40 @@ def test_roles_share_the_limiter_of_an_endpoint_and_its_lowest_cap() -> None:
     assert limiters.of(settings.model_copy(update={"rpm": 60.0})) is one
     assert limiters.of(settings.model_copy(update={"api_base": "http://127.0.0.1:2/v1"})) is not one
     assert one.snapshot()["rpm"] == 30.0
+
+
+def test_requests_that_are_never_answered_hold_no_place_for_long() -> None:
+    async def play() -> None:
+        limited, clock = limiter()
+        (first,) = await started(limited, 1)
+        clock.now += 0.2
+        limited.end(first, answered=True)
+        limited.limit = 3.0
+        hung = await started(limited, 3)
+        waiting = asyncio.create_task(limited.start(1))
+        await breathe()
+        assert not waiting.done()
+        clock.now += STUCK_SECONDS + 0.1
+        limited._let_in()
+        slot = await waiting
+        assert limited.in_flight == 4
+        limited.end(slot, answered=True)
+        for one in hung:
+            limited.end(one, answered=False, too_much=True)
+        assert limited.in_flight == 0
+
+    played(play)
+
+
+def test_where_all_answers_take_long_none_counts_as_stuck() -> None:
+    async def play() -> None:
+        limited, clock = limiter()
+        (first,) = await started(limited, 1)
+        clock.now += 60.0
+        limited.end(first, answered=True)
+        limited.limit = 1.0
+        await started(limited, 1)
+        clock.now += 100.0
+        assert limited._seconds_to_wait(0) == pytest.approx(500.0)
+
+    played(play)
