@@ -29,6 +29,8 @@ from store.records import Seed
 
 REHEARSED = 8
 """Playings that are rehearsed unless more are asked for."""
+FEWEST_RECORDED = 2
+"""Playings that are gone by: a single one says nothing of how far others may be from it."""
 CONFIDENCE = 0.99
 """Of the interval for what is still to come, by Student's t over the playings that were looked at: wide, since a budget is
 set by its end, and a few playings seldom show a rare retry."""
@@ -190,10 +192,9 @@ def _recorded(settings: CampaignSettings, prompts: Prompts, database: Path) -> _
         if own_id is None and settings.scorer is not None and is_same:
             own_id = campaign.campaign_id
         likest = likest or campaign
-    if own_id is not None and (uses := recorded_playings(database, own_id)):
+    if own_id is not None and len(uses := recorded_playings(database, own_id)) >= FEWEST_RECORDED:
         return _Recorded("this campaign", own_id, own_id, uses)
-    if likest is not None:
-        uses = recorded_playings(database, likest.campaign_id)
+    if likest is not None and len(uses := recorded_playings(database, likest.campaign_id)) >= FEWEST_RECORDED:
         return _Recorded("another campaign", own_id, f"{likest.name} ({likest.campaign_id})", uses)
     return nothing._replace(own_id=own_id)
 

@@ -112,6 +112,15 @@ def test_recorded_dialogues_tell_the_rest_within_a_few_percent(tmp_path: Path) -
             assert count - paid == pytest.approx(range_.expected, rel=0.05)
 
 
+def test_a_single_recorded_dialogue_tells_no_range_and_is_not_gone_by(tmp_path: Path) -> None:
+    database = tmp_path / "c.duckdb"
+    run(rehearsal(**{"seeds.limit": 1}), database)
+    for name in ("rehearsal", "another"):
+        found = plan_of(rehearsal(**{"seeds.limit": 20, "name": name}), database)
+        assert (found.source, found.ended) == ("rehearsed", int(name == "rehearsal"))
+        assert found.total.prompt_tokens.low < found.total.prompt_tokens.expected < found.total.prompt_tokens.high
+
+
 def test_a_campaign_that_asks_the_same_of_the_same_models_is_gone_by_and_named(tmp_path: Path) -> None:
     database = tmp_path / "c.duckdb"
     run(rehearsal(**{"seeds.limit": 5, "name": "first"}), database)
