@@ -161,6 +161,7 @@ class Control:
             "recipe": row.recipe,
             "pid": os.getpid(),
             "state": self._state(),
+            "held": ledger.is_held,
             "stop_reason": ledger.stop_reason,
             "trouble": self._writer.trouble,
             "total": counters.total,
@@ -190,14 +191,14 @@ class Control:
         if not ledger.is_held:
             ledger.hold()
             self._crew.progress.say("paused by `descant pause`: calls in flight come back, `descant resume` goes on")
-            await self._writer.note(self._row("paused"))
+            self._writer.leave(self._row("paused"))  # on a full disk it is held as well, and says so at once
         return await self._status({})
 
     async def _resume(self, _: Mapping[str, Any]) -> dict[str, Any]:
         ledger = self._crew.ledger
         self._refuse_when_stopping()
         if ledger.is_held:
-            await self._writer.note(self._row("running"))
+            self._writer.leave(self._row("running"))
             ledger.go_on()
             self._crew.progress.say("resumed by `descant resume`")
         return await self._status({})

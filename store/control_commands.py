@@ -35,7 +35,7 @@ def pause(db: str) -> None:
         if answer is None:
             raise NobodyListensError(f"the campaign {said['name']} ended meanwhile: `descant status` says how")
         said = answer
-    if said["state"] != "held":
+    if not said["held"]:
         raise NobodyListensError(f"the campaign {said['name']} is {said['state']}: somebody else said so meanwhile")
     left = said["calls_in_flight"]
     still = f"{left} calls are still out and will be kept" if left else "no call is out"

@@ -46,6 +46,8 @@ def print_live(live: dict[str, Any] | None, unanswered: str | None, console: Con
     state = STATES.get(live["state"], live["state"])
     if live["trouble"]:
         state += f" ({live['trouble']})"
+        if live.get("held"):
+            state += ", and held by `descant pause`"
     lines = [
         f"now: {neutral(live['name'])} is {state}",
         f"  dialogues: {live['open']} open, {live['concurrency']} at once · calls: {live['calls_in_flight']} in flight, "

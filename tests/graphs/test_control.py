@@ -25,6 +25,7 @@ from graphs.progress import Counters, Silent
 from graphs.seeds import load_seeds
 from store.control import RefusedError, address, ask, socket_path
 from store.database import query
+from tests.disks import SmallDisk
 from tests.processes import descant, start_descant, wait_until
 from tests.servers import failure, scripted_server
 
@@ -187,6 +188,29 @@ def test_a_pause_holds_back_the_retries_of_calls_too(tmp_path: Path) -> None:
         server.script[:] = ["hello"]
         run.ask("resume")
         assert run.report().done == SEEDS
+
+
+def test_a_campaign_that_waits_for_a_full_disk_can_be_held_and_let_go(api_base: str, small_disk: SmallDisk) -> None:
+    small_disk.resize(20_000)
+    database = small_disk.place / "corpus.duckdb"
+    run = Run(settings_for(api_base), database)
+    run.until(lambda said: said["calls_sent"] >= 8)
+    filler = small_disk.place / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    run.until(lambda said: said["state"] == "waiting")
+    paused = descant("pause", cwd=small_disk.place)
+    assert (paused.returncode, paused.stderr) == (0, "")
+    assert "controlled is paused" in paused.stdout
+    assert "is full: the campaign waits" in (status := descant("status", cwd=small_disk.place).stdout)
+    assert "and held by `descant pause`" in status
+    for what in ("resume", "pause"):
+        assert run.ask(what)["held"] == (what == "pause")
+    filler.unlink()
+    run.until(lambda said: said["state"] == "held")
+    run.ask("resume")
+    assert run.report().done == SEEDS
 
 
 def test_more_dialogues_at_once_begin_while_it_runs_and_fewer_end_after_theirs(api_base: str, tmp_path: Path) -> None:
