@@ -144,13 +144,23 @@ class LanguageModel:
     async def _with_retries(self, request: "_Request") -> Answer:
         """The answer to a call, in as many requests as it takes.
 
+        The first one goes without tenacity, which leaves some forty objects a call that only the garbage collector frees.
+        """
+        try:
+            return await self._heard(request)
+        except ProviderError as error:
+            return await self._again(request, error)
+
+    async def _again(self, request: "_Request", first: ProviderError) -> Answer:
+        """The answer after a first request that failed.
+
         A connection that fails to the last try is fatal for the campaign when nobody has heard from that
         endpoint since the first failure: it is gone, and every dialogue would fail. Otherwise it is bad luck
         of this call. So is a model that is unknown all of a sudden, after it has answered or while it answers
         others: it is asked again.
         """
-        heard_from, endpoint = self._ledger.heard_from, (self.settings.model, self.settings.api_base)
-        first_failure = float("inf")
+        heard_from, endpoint = self._ledger.heard_from, self._endpoint
+        first_failure = time.monotonic()
 
         def may_pass(error: BaseException) -> bool:
             if not isinstance(error, ProviderError):
@@ -167,15 +177,9 @@ class LanguageModel:
         try:
             async for attempt in retrying:
                 with attempt:
-                    try:
-                        answer = await self._once(request)
-                    except ProviderError as error:
-                        first_failure = min(first_failure, time.monotonic())
-                        if error.kind == "unknown_model":
-                            await self._hear_the_others(endpoint)
-                        raise
-                    heard_from[endpoint] = time.monotonic()
-                    return answer
+                    if attempt.retry_state.attempt_number == 1:
+                        raise first
+                    return await self._heard(request)
         except ProviderError as error:
             error.attempts = request.sent_times
             if error.kind == "connection" and heard_from.get(endpoint, 0.0) < first_failure:
@@ -185,9 +189,24 @@ class LanguageModel:
             raise
         raise AssertionError("tenacity re-raises the last failure")
 
-    async def _hear_the_others(self, endpoint: tuple[str, str | None]) -> None:
+    async def _heard(self, request: "_Request") -> Answer:
+        """The answer to one request, from an endpoint that we thereby have heard from."""
+        try:
+            answer = await self._once(request)
+        except ProviderError as error:
+            if error.kind == "unknown_model":
+                await self._hear_the_others()
+            raise
+        self._ledger.heard_from[self._endpoint] = time.monotonic()
+        return answer
+
+    @property
+    def _endpoint(self) -> tuple[str, str | None]:
+        return self.settings.model, self.settings.api_base
+
+    async def _hear_the_others(self) -> None:
         """Wait until the endpoint has answered somebody, or has let down all who are asking it."""
-        while self._limiter is not None and self._limiter.in_flight and endpoint not in self._ledger.heard_from:
+        while self._limiter is not None and self._limiter.in_flight and self._endpoint not in self._ledger.heard_from:
             await self._limiter.next_return()
 
     async def _once(self, request: "_Request") -> Answer:
