@@ -1,16 +1,17 @@
 """Execute one seed of a recipe: from a seed to the records that it leaves. No config files, no disk.
 
-`Recipe` holds the compiled graph; `play` runs it. A dialogue that failed is a record with its reason.
+`Recipe` holds the compiled graph; `play` runs it. `WAYS`, at the end, says of each recipe which graph that is and who plays a
+seed on it: a new recipe is a line there. A dialogue that failed is a record with its reason.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-from typing import cast as cast_to
+from typing import Any, NamedTuple, TypeVar
 
 from agents.ledger import CampaignStopping
-from configs.pairing_settings import METHODS
+from configs.pairing_settings import METHODS, Method
 from configs.settings import CampaignSettings
+from configs.settings import Recipe as RecipeName
 from graphs.best_of_n import BestOfNState, RewardModel, build_best_of_n_graph
 from graphs.candidates import with_candidates
 from graphs.capo import CapoState, build_capo_graph
@@ -24,15 +25,42 @@ from graphs.pairing import PairingState, build_given_graph, build_pairing_graph,
 from graphs.playing import played
 from graphs.schedule import kinds_of, perturbed_answers, places_of_pairs, turns_of, without_history
 from graphs.seeds import script_of
-from graphs.state import Comparison, DialogueState, Said, is_open
+from graphs.state import DialogueState, Said, is_open
 from graphs.trunk import Begun, Trunks
 from store.identity import chance, dialogue_id
 from store.records import Branch, Seed, Turn
 
 
-def branches_of(recipe: str) -> tuple[Branch, ...]:
+class Playing(NamedTuple):
+    """One playing of a seed, ready to begin."""
+
+    seed: Seed
+    trial: int
+    start: dict[Branch, DialogueState]
+    limits: Mapping[str, Any]
+
+    @property
+    def main(self) -> DialogueState:
+        """What it starts from, where it has one branch."""
+        return self.start["main"]
+
+
+BuildGraph = Callable[[CampaignSettings, Cast, RewardModel | None], Any]
+Play = Callable[["Recipe", Playing], Awaitable[Outcome]]
+Part = TypeVar("Part")
+
+
+class Way(NamedTuple):
+    """How a recipe is played."""
+
+    graph: BuildGraph
+    play: Play
+    branches: tuple[Branch, ...] = ("main",)
+
+
+def branches_of(recipe: RecipeName) -> tuple[Branch, ...]:
     """The branches that every playing of a seed has; what else it leaves behind hangs on them."""
-    return ("chosen", "rejected") if recipe == "music" else ("main",)
+    return WAYS[recipe].branches
 
 
 @dataclass(frozen=True)
@@ -111,46 +139,12 @@ class Recipe:
         start = self.start(seed, trial)
         turns = max(state["turns"] for state in start.values())
         limits = {"recursion_limit": recursion_limit(turns, self.settings.perturb, self.settings.gate)}
-        if self.settings.recipe == "capo":
-            return await self._play_capo(seed, trial, start["main"], limits)
-        if self.settings.pairing is not None:
-            return await self._play_pairs(seed, trial, start["main"], limits)
-        if self.branches == ("main",):
-            ended: dict[Branch, DialogueState] = {"main": await played(self.graph, start["main"], limits)}
-            comparisons: list[Comparison] = []
-        else:
-            final = await played(self.graph, start, limits)
-            ended = {branch: final[branch] for branch in self.branches}
-            comparisons = final.get("comparisons", [])
-            if any(is_open(state) for state in ended.values()):
-                raise CampaignStopping("the campaign stopped before the end of a branch")
-        outcome = outcome_of(
-            seed, trial, ended, comparisons, prompt_hashes=self.prompt_hashes, perturb=self.settings.perturb
-        )
-        if self.scorer is None:
-            return outcome
-        candidates = cast_to(BestOfNState, ended["main"]).get("candidates", [])
-        return with_candidates(outcome, candidates, fit_id=self.scorer.fit.fit_id)
+        return await WAYS[self.settings.recipe].play(self, Playing(seed, trial, start, limits))
 
-    async def _play_capo(self, seed: Seed, trial: int, start: DialogueState, limits: Mapping[str, Any]) -> Outcome:
-        perturb = self.settings.perturb
-        assert perturb is not None, "validated settings of `capo` have a perturbation"
-        final: CapoState = await played(self.graph, {"main": start, "seed_id": seed.seed_id, "trial": trial}, limits)
-        main: dict[Branch, DialogueState] = {"main": final["main"]}
-        outcome = outcome_of(seed, trial, main, [], prompt_hashes=self.prompt_hashes, perturb=None)
-        return with_negatives(outcome, final, seed, perturb)
-
-    async def _play_pairs(self, seed: Seed, trial: int, start: DialogueState, limits: Mapping[str, Any]) -> Outcome:
-        pairing, recipe = self.settings.pairing, self.settings.recipe
-        assert pairing is not None, "validated settings of such a recipe have its own"
-        assert recipe in METHODS, "and only they have"
-        answers = start["turns"] if pairing.play else sum(said.message.role == "assistant" for said in start["seed"])
-        places = places_of_pairs(pairing, answers, chance("places of pairs", start["dialogue_id"]))
-        final: PairingState = await played(self.graph, {**start, "places": places}, limits)
-        main: dict[Branch, DialogueState] = {"main": final}
-        outcome = outcome_of(seed, trial, main, [], prompt_hashes=self.prompt_hashes, perturb=None)
-        fit_id = self.scorer.fit.fit_id if self.scorer is not None else None
-        return with_pairs(outcome, final, final.get("made", []), seed, recipe, fit_id=fit_id)
+    def outcome(self, playing: Playing, ended: dict[Branch, DialogueState], **told: Any) -> Outcome:
+        """What the branches of a playing leave behind; `told` as in `graphs.outcome.outcome_of`."""
+        told = {"comparisons": [], "perturb": None} | told
+        return outcome_of(playing.seed, playing.trial, ended, prompt_hashes=self.prompt_hashes, **told)
 
 
 def build_recipe(
@@ -162,22 +156,82 @@ def build_recipe(
     trunks: Trunks | None = None,
 ) -> Recipe:
     """The graph of a recipe. `scorer` picks in `best_of_n` and `west_of_n`, which cannot do without."""
-    graph = _graph(settings, cast, scorer)
+    graph = WAYS[settings.recipe].graph(settings, cast, scorer)
     return Recipe(settings, campaign_id, prompt_hashes, graph, branches_of(settings.recipe), scorer, trunks)
 
 
-def _graph(settings: CampaignSettings, cast: Cast, scorer: RewardModel | None) -> Any:
-    if settings.recipe == "music":
-        assert settings.perturb is not None, "validated settings of `music` have a perturbation"
-        return build_music_graph(cast, settings.perturb, judge_pairs=settings.judge_pairs)
-    if settings.recipe == "best_of_n":
-        assert scorer is not None, "a campaign of `best_of_n` is started with its scorer"
-        return build_best_of_n_graph(cast, settings.candidates, scorer)
-    if settings.recipe == "capo":
-        assert settings.capo is not None, "validated settings of `capo` have its own"
-        assert settings.perturb is not None, "and a perturbation"
-        return build_capo_graph(cast, settings.capo, settings.perturb)
-    if settings.pairing is not None:
-        place, pairing = build_place_graph(settings, cast, scorer), settings.pairing
-        return build_pairing_graph(cast, pairing, place) if pairing.play else build_given_graph(pairing, place)
+def _dialogue(settings: CampaignSettings, cast: Cast, _: RewardModel | None) -> Any:
     return build_dialogue_graph(cast, settings.perturb)
+
+
+async def _play_dialogue(recipe: Recipe, playing: Playing) -> Outcome:
+    final: DialogueState = await played(recipe.graph, playing.main, playing.limits)
+    return recipe.outcome(playing, {"main": final}, perturb=recipe.settings.perturb)
+
+
+def _music(settings: CampaignSettings, cast: Cast, _: RewardModel | None) -> Any:
+    return build_music_graph(cast, _whole(settings.perturb), judge_pairs=settings.judge_pairs)
+
+
+async def _play_music(recipe: Recipe, playing: Playing) -> Outcome:
+    final = await played(recipe.graph, playing.start, playing.limits)
+    ended: dict[Branch, DialogueState] = {branch: final[branch] for branch in recipe.branches}
+    if any(is_open(state) for state in ended.values()):
+        raise CampaignStopping("the campaign stopped before the end of a branch")
+    comparisons = final.get("comparisons", [])
+    return recipe.outcome(playing, ended, comparisons=comparisons, perturb=recipe.settings.perturb)
+
+
+def _best_of_n(settings: CampaignSettings, cast: Cast, scorer: RewardModel | None) -> Any:
+    return build_best_of_n_graph(cast, settings.candidates, _whole(scorer))
+
+
+async def _play_best_of_n(recipe: Recipe, playing: Playing) -> Outcome:
+    final: BestOfNState = await played(recipe.graph, playing.main, playing.limits)
+    outcome = recipe.outcome(playing, {"main": final})
+    return with_candidates(outcome, final.get("candidates", []), fit_id=_whole(recipe.scorer).fit.fit_id)
+
+
+def _capo(settings: CampaignSettings, cast: Cast, _: RewardModel | None) -> Any:
+    return build_capo_graph(cast, _whole(settings.capo), _whole(settings.perturb))
+
+
+async def _play_capo(recipe: Recipe, playing: Playing) -> Outcome:
+    start = {"main": playing.main, "seed_id": playing.seed.seed_id, "trial": playing.trial}
+    final: CapoState = await played(recipe.graph, start, playing.limits)
+    outcome = recipe.outcome(playing, {"main": final["main"]})
+    return with_negatives(outcome, final, playing.seed, _whole(recipe.settings.perturb))
+
+
+def _pairing(settings: CampaignSettings, cast: Cast, scorer: RewardModel | None) -> Any:
+    place, pairing = build_place_graph(settings, cast, scorer), _whole(settings.pairing)
+    return build_pairing_graph(cast, pairing, place) if pairing.play else build_given_graph(pairing, place)
+
+
+def _play_pairing(method: Method) -> Play:
+    async def play(recipe: Recipe, playing: Playing) -> Outcome:
+        pairing, start = _whole(recipe.settings.pairing), playing.main
+        answers = start["turns"] if pairing.play else sum(said.message.role == "assistant" for said in start["seed"])
+        places = places_of_pairs(pairing, answers, chance("places of pairs", start["dialogue_id"]))
+        final: PairingState = await played(recipe.graph, {**start, "places": places}, playing.limits)
+        outcome = recipe.outcome(playing, {"main": final})
+        fit_id = recipe.scorer.fit.fit_id if recipe.scorer is not None else None
+        return with_pairs(outcome, final, final.get("made", []), playing.seed, method, fit_id=fit_id)
+
+    return play
+
+
+def _whole(part: Part | None) -> Part:
+    """What validated settings of a recipe have, and what its campaign is started with."""
+    assert part is not None, "a recipe is given what it cannot do without"
+    return part
+
+
+WAYS: Mapping[RecipeName, Way] = {
+    "dialogue": Way(_dialogue, _play_dialogue),
+    "music": Way(_music, _play_music, branches=("chosen", "rejected")),
+    "best_of_n": Way(_best_of_n, _play_best_of_n),
+    "capo": Way(_capo, _play_capo),
+    **{method: Way(_pairing, _play_pairing(method)) for method in METHODS},
+}
+"""Every recipe: what it plays on, how, and in which branches."""

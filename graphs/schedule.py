@@ -1,4 +1,9 @@
-"""Which answers of a dialogue are perturbed, and with what: pure functions of a random generator."""
+"""What chance decides of a dialogue before it begins, as pure functions of a random generator.
+
+How many answers it has (`turns_of`); which of them are perturbed (`perturbed_answers`) and with which kind of error
+(`kinds_of`); or which get a pair (`places_of_pairs`). Answers are counted from 0. A dialogue that then ends early, or whose
+first answer has no history to err about, has what is left of that (`within`, `without_history`).
+"""
 
 import random
 from collections.abc import Sequence

@@ -12,7 +12,7 @@ from store.diversity import between, distinct, words
 from store.queries import messages_of
 from store.records import Message, MethodStats, PairStats
 
-OWN_ANSWERS = """
+ANSWERS_APART = """
     SELECT pair_id, side, turn_id, seed_id, content
     FROM (
         SELECT pair_id, side, turn_id, path.seed_id, content, list_contains(others, turn_id) AS shared,
@@ -36,7 +36,9 @@ OWN_ANSWERS = """
     )
     WHERE NOT shared AND answer >= first_divergent_turn
 """
-"""Of the pairs `wanted`: the answers of each side from the first difference on that the other side does not share."""
+"""Of the pairs `wanted`, the answers in which the two sides differ: from `first_divergent_turn` on, those turns of a side that are
+not turns of the other one too. Where both sides go through the same turn (a trunk, or text that they share later), neither has
+it here. Rows are (pair_id, side, turn_id, seed_id, content)."""
 
 
 class Unmeasured(NamedTuple):
@@ -71,7 +73,9 @@ def pair_stats(path: str | os.PathLike[str], pair_ids: Sequence[str]) -> Iterato
     found: dict[str, dict[str, list[list[str]]]] = {pair: {"chosen": [], "rejected": []} for pair in pair_ids}
     with reading(path) as connection:
         _want(connection, pair_ids)
-        for pair, side, content in connection.execute(f"SELECT pair_id, side, content FROM ({OWN_ANSWERS})").fetchall():
+        for pair, side, content in connection.execute(
+            f"SELECT pair_id, side, content FROM ({ANSWERS_APART})"
+        ).fetchall():
             found[pair][side].append(words(content))
     for pair, sides in found.items():
         both = [*sides["chosen"], *sides["rejected"]]
@@ -111,7 +115,7 @@ def method_stats(path: str | os.PathLike[str], missing: Unmeasured) -> MethodSta
             [missing.campaign_id, missing.method],
         )
         for seed, content in connection.execute(
-            f"SELECT seed_id, any_value(content) FROM ({OWN_ANSWERS}) GROUP BY seed_id, turn_id ORDER BY seed_id, turn_id"
+            f"SELECT seed_id, any_value(content) FROM ({ANSWERS_APART}) GROUP BY seed_id, turn_id ORDER BY seed_id, turn_id"
         ).fetchall():
             answers[seed].append(content)
     found = between(answers, random_seed=f"{missing.campaign_id} {missing.method}")
