@@ -13,10 +13,12 @@ INSTALL = $(if $(PYTHON),$(PYTHON) constraints/install.py,\
 INSTALLED_FROM = pyproject.toml constraints/versions.txt constraints/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit check format lock
+.PHONY: help install demo test unit check format lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+install: .venv/demo.stamp ## Fill .venv: simulate, query, train and evaluate, without running anything
 
 demo: .venv/demo.stamp ## A campaign, its preference pairs and a reward model, end to end: no key, no GPU
 	$(BIN)/descant demo --out descant-demo

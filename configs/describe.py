@@ -13,6 +13,7 @@ from configs.lab_settings import MusicLabSettings, ParrotLabSettings, RmboostLab
 from configs.language_settings import AskFitSettings, DpoFitSettings, SftFitSettings
 from configs.load import models_in, presets
 from configs.loop_settings import LoopSettings
+from configs.model_settings import UNNAMED_MODEL, ModelSettings, RoleSettings
 from configs.settings import CampaignSettings
 
 PAGES: tuple[tuple[str, str, type[BaseModel]], ...] = (
@@ -51,7 +52,9 @@ def _tables(kind: type[BaseModel], seen: set[type[BaseModel]]) -> Iterator[str]:
     """A table for a settings class, then one for each class that its fields hold."""
     seen.add(kind)
     rows = ["| key | default | meaning |", "|---|---|---|"]
-    rows += [f"| `{name}` | {_default(field)} | {_meaning(field)} |" for name, field in kind.model_fields.items()]
+    rows += [
+        f"| `{name}` | {_default(name, field, kind)} | {_meaning(field)} |" for name, field in kind.model_fields.items()
+    ]
     yield f"### {kind.__name__}"
     yield (kind.__doc__ or "").strip().replace("\n    ", "\n")
     yield "\n".join(rows)
@@ -61,7 +64,12 @@ def _tables(kind: type[BaseModel], seen: set[type[BaseModel]]) -> Iterator[str]:
                 yield from _tables(inner, seen)
 
 
-def _default(field: FieldInfo) -> str:
+def _default(name: str, field: FieldInfo, kind: type[BaseModel]) -> str:
+    """What holds where nothing is set; of a role's model that is what holds where `default` sets nothing either."""
+    if kind is RoleSettings and name == "model":
+        return f"`{UNNAMED_MODEL}`"
+    if kind is RoleSettings and name in ModelSettings.model_fields:
+        field = ModelSettings.model_fields[name]
     if field.is_required():
         return "required"
     value: Any = field.default

@@ -44,6 +44,8 @@ SENDS_BY_ITSELF = frozenset(
     )
 )
 """Words that make LiteLLM ask again, or ask another model."""
+UNNAMED_MODEL = "rehearsal/default"
+"""What plays a role that no config names a model for."""
 Role = Literal["user", "assistant", "perturbation", "judge"]
 Transport = Literal["auto", "direct", "litellm"]
 KEY_FIELDS = ("api_key", "headers")
@@ -76,7 +78,7 @@ class PriceSettings(Settings):
 
 
 class RoleSettings(Settings):
-    """One role's model. Null falls back on `models.default`.
+    """One role's model. What a role leaves out falls back on `models.default`; the defaults here hold where that leaves it out too.
 
     A role that names its own `model` or `checkpoint` inherits neither of the two, nor `api_base`, `api_key`, `headers`,
     `params`, `price`, `transport`, `rpm` and `tpm`: they belong to the endpoint, and a key must not travel to another
@@ -100,7 +102,7 @@ class RoleSettings(Settings):
     max_tokens: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Completion tokens at most."""
     timeout_seconds: Annotated[float, Field(gt=0.0)] | None = None
-    """For one attempt."""
+    """For one attempt, from sending to the whole answer."""
     attempts: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Tries in all when the failure is of a kind that passes (429, 5xx, time-out, lost connection)."""
     system_role: Literal["fold", "native"] | None = None
@@ -290,7 +292,7 @@ class ModelsSettings(Settings):
         named = {"model", "checkpoint"} & given.keys()
         kept_back = ENDPOINT_FIELDS if named else KEY_FIELDS if "api_base" in given else ()
         inherited = {key: value for key, value in inherited.items() if key not in kept_back}
-        found = {"model": "rehearsal/default"} | inherited | given
+        found = {"model": UNNAMED_MODEL} | inherited | given
         checkpoint = found.get("checkpoint")
         if checkpoint in self._endpoints:
             endpoint = self._endpoints[checkpoint]
