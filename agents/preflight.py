@@ -46,8 +46,13 @@ def _check_provider(settings: ModelSettings) -> None:
             f"nobody serves the checkpoint {settings.checkpoint!r}: `descant run`, `descant judge` and `descant evaluate` do "
             "while they run; elsewhere start it with `descant serve`, and name model and api_base in its place"
         )
-    if not is_rehearsed(settings):
-        takes_directly(settings)  # which says so where it is told to and cannot be
+    if is_rehearsed(settings):
+        _check_references(settings)
+        _check_rehearsal(settings.model)
+        return
+    if takes_directly(settings):  # which says so where it is told to and cannot be
+        _check_references(settings)
+        return  # such an endpoint may do without a key, and loading LiteLLM takes seconds
     litellm = load_litellm()
     try:
         _, provider, *_ = litellm.get_llm_provider(settings.model)
@@ -63,13 +68,9 @@ def _check_provider(settings: ModelSettings) -> None:
             "set api_base where this model is named (under models.default, .user, .judges.0, ...), for example to "
             "http://127.0.0.1:8000/v1"
         )
-    for reference in [settings.api_key, *settings.headers.values()]:
-        if reference:
-            read_key(reference)
-    if provider == "rehearsal" and settings.model.removeprefix(PREFIX) not in MODELS:
-        raise PreflightError(
-            f"unknown rehearsal model {settings.model!r}: the models are {', '.join(PREFIX + name for name in MODELS)}"
-        )
+    _check_references(settings)
+    if provider == "rehearsal":
+        _check_rehearsal(settings.model)
     if settings.api_key or (settings.api_base and provider not in KEY_AT_ANY_ADDRESS):
         return
     needed = litellm.validate_environment(settings.model)
@@ -78,6 +79,19 @@ def _check_provider(settings: ModelSettings) -> None:
     if not needed["keys_in_environment"] and keys:
         raise KeyMissingError(
             f"model {settings.model!r} needs a key: export {' or '.join(keys)}, or name a variable with api_key: env:NAME"
+        )
+
+
+def _check_references(settings: ModelSettings) -> None:
+    for reference in [settings.api_key, *settings.headers.values()]:
+        if reference:
+            read_key(reference)
+
+
+def _check_rehearsal(model: str) -> None:
+    if model.removeprefix(PREFIX) not in MODELS:
+        raise PreflightError(
+            f"unknown rehearsal model {model!r}: the models are {', '.join(PREFIX + name for name in MODELS)}"
         )
 
 

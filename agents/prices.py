@@ -25,6 +25,8 @@ ASKED_FOR = re.compile(r"_(batches|flex|priority|balanced|fast|ultrafast|decisio
 """Prices in LiteLLM's map of services that nobody gets who has not asked for them."""
 UNEVEN = re.compile(r"_above_\d|tiered_pricing|off_peak|per_request|per_second|per_character|per_query")
 """Keys of its map that say that a request costs more, or less, than its tokens times two prices."""
+OWN_SERVERS = ("hosted_vllm/",)
+"""Of these LiteLLM's map has none: they are servers of the user's. Not asking it saves the seconds that it takes to load."""
 PROBES = ((1, 0), (0, 1), (1000, 500), (120_000, 7000))
 """Prompt and completion tokens at which a price that looks even has to be so."""
 
@@ -93,7 +95,8 @@ def price_of(settings: ModelSettings) -> Price:
         return Price(model, prices[0], prices[1], float(cached), is_own=True)
     if model.startswith(PREFIX):
         return Price(model, 0.0, 0.0, 0.0)
-    return Price(model) if settings.checkpoint is not None else _of_the_map(settings)
+    is_ours = settings.checkpoint is not None or model.startswith(OWN_SERVERS)
+    return Price(model) if is_ours else _of_the_map(settings)
 
 
 def require_prices(budget: BudgetSettings, models: ModelsSettings, roles: Iterable[tuple[Role, int]]) -> None:

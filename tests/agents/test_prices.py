@@ -188,3 +188,18 @@ def test_a_price_belongs_to_its_endpoint() -> None:
 def test_a_price_is_no_part_of_what_shapes_a_text() -> None:
     priced = ModelSettings(model="openai/a", price={"input": 1, "output": 1})  # type: ignore[arg-type]
     assert priced.sampling() == ModelSettings(model="openai/a").sampling()
+
+
+def test_litellm_s_map_has_no_price_of_a_server_of_the_user_s() -> None:
+    """So that it need not be loaded to say so."""
+    litellm = load_litellm()
+    names = [
+        name
+        for name, entry in litellm.model_cost.items()
+        if "hosted_vllm" in (name.split("/")[0], entry.get("litellm_provider"))
+    ]
+    assert names == []
+    for name in ("gpt-4o", "openai/gpt-oss-120b", "meta-llama/Llama-3.3-70B-Instruct"):
+        with pytest.raises(Exception, match="isn't mapped"):
+            litellm.get_model_info(f"hosted_vllm/{name}")
+        assert not price(f"hosted_vllm/{name}").is_known
