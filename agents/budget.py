@@ -34,6 +34,8 @@ class Spending:
     lost_tokens: int = 0
     """At most so many more, for requests that were never answered."""
     lost_usd: float = 0.0
+    unpriced_lost: int = 0
+    """Calls that lost tokens of unknown price; `lost_usd` is a lower bound when there are any."""
 
     @property
     def tokens(self) -> int:
@@ -240,6 +242,7 @@ class Budget:
     def _lose(spent: Spending, lost: Lost) -> None:
         spent.lost_tokens += lost.tokens
         spent.lost_usd += lost.usd or 0.0
+        spent.unpriced_lost += lost.usd is None
 
 
 class Most(NamedTuple):

@@ -14,7 +14,7 @@ from agents.limiter import Limiters
 from agents.protocol import CallSite
 from configs.errors import DescantError
 from configs.settings import BudgetSettings
-from store.records import Call, Record
+from store.records import Call, CampaignStatus, PausedBy, Record
 from store.requests import Requests
 
 Note = Callable[..., Awaitable[None]]
@@ -51,6 +51,8 @@ class Ledger:
     """When each model at its address last answered, on the monotonic clock."""
     stop_reason: str | None = None
     """Once set, no further call starts."""
+    stopped_by: PausedBy = "error"
+    """What set it."""
     leave: Callable[[Record], None] | None = None
     """Hands a record to the journal without waiting until it is written; null: there is only `note`."""
     replaying: bool = False
@@ -123,13 +125,20 @@ class Ledger:
         self._known.pop(dialogue_id, None)
         self.requests.forget(dialogue_id)
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, by: PausedBy = "error") -> None:
         """Let no further call start; those in flight end and are noted."""
-        self.stop_reason = self.stop_reason or reason
+        if self.stop_reason is None:
+            self.stop_reason, self.stopped_by = reason, by
         self._stopping.set()
         self._let_in.set()
         self.budget.wake()
         self.limiters.open()
+
+    def paused_by(self, status: CampaignStatus) -> PausedBy | None:
+        """What a campaign's row of this status says has paused it."""
+        if status != "paused":
+            return None
+        return "pause" if self.is_held and self.stop_reason is None else self.stopped_by
 
     @property
     def is_held(self) -> bool:
@@ -170,7 +179,7 @@ class Ledger:
         """
         await self.at_the_door()
         if (reason := await self.budget.hold(held, self.at_the_door)) is not None:
-            self.stop(reason)
+            self.stop(reason, "budget")
             self.check_open()
         self.sent += 1
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from graphs.starting import sayer, starting
+
 
 @click.command()
 @click.argument("id")
@@ -43,6 +45,7 @@ def replay(id: str, db: str, out: str | None, as_json: bool) -> None:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of what is forked.")
 @click.option("--turns", type=click.IntRange(min=1), help="Answers to go on with; else to as many as the original's.")
 @click.option("--name", help="The fork's name; NAME-fork unless given.")
+@click.option("--limit", type=click.IntRange(min=1), help="Go on from dialogues of at most this many seeds.")
 @click.option("--db", default="corpus.duckdb", show_default=True, metavar="FILE", help="The corpus.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
@@ -53,6 +56,7 @@ def fork(
     overrides: tuple[str, ...],
     turns: int | None,
     name: str | None,
+    limit: int | None,
     db: str,
     as_json: bool,
     quiet: bool,
@@ -63,19 +67,21 @@ def fork(
     gets as far. The fork has its settings, with CONFIG (a YAML file or a preset) and --set laid over them. The same command
     resumes.
     """
+    started = starting(id, quiet=quiet)
     from graphs.campaign import check_scorer, run_campaign
     from graphs.checkpoints import with_checkpoints
     from graphs.fork import fork_lines, fork_of
     from graphs.progress import Silent, StderrProgress
     from graphs.report import report_lines
 
-    settings, seeds, trunks = fork_of(db, id, at, config=config, overrides=overrides, called=name, turns=turns)
+    settings, seeds, trunks = fork_of(
+        db, id, at, config=config, overrides=overrides, called=name, turns=turns, limit=limit
+    )
     check_scorer(settings, is_there=settings.scorer is not None)
     floors = click.get_current_context().ensure_object(dict)
     scorer = floors["load_reward_model"](settings.scorer) if settings.scorer is not None else None
-    say = (lambda _: None) if quiet else (lambda line: click.echo(line, err=True))
-    progress = Silent() if quiet else StderrProgress(settings.name)
-    with with_checkpoints(settings, floors["serving"], say=say) as served:
+    progress = Silent() if quiet else StderrProgress(settings.name, started)
+    with with_checkpoints(settings, floors["serving"], say=sayer(quiet, started)) as served:
         report = run_campaign(served, seeds, Path(db), progress=progress, scorer=scorer, trunks=trunks)
     if as_json:
         click.echo(json.dumps(report._asdict(), indent=2))

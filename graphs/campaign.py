@@ -34,7 +34,7 @@ from store.identity import campaign_id as identify
 from store.identity import content_hash, dialogue_id
 from store.records import Branch, Campaign, CampaignStatus, Seed
 from store.retry import ToRetry
-from store.writer import Writer
+from store.writer import LOCK_PATIENCE_SECONDS, Writer
 
 
 class CampaignReport(NamedTuple):
@@ -80,6 +80,10 @@ class CampaignReport(NamedTuple):
     """Calls of the whole campaign that failed for good; not all of them end a dialogue, such as a judge's."""
     budget: list[dict[str, Any]] | None = None
     """Each cap with what counts against it, by others that share it too; null where nothing is capped."""
+    lost_tokens: int = 0
+    """Of the whole campaign: at most so many more, for requests that brought no answer and may be billed all the same."""
+    lost_usd: float | None = 0.0
+    """Null when the price of some is unknown."""
 
 
 class ForkMissingError(DescantError):
@@ -197,7 +201,7 @@ def run_campaign(
     """
     prompts = check_campaign(settings, seeds, database, scorer, trunks=trunks)
     campaign_id = campaign_identity(settings, prompts, scorer)
-    with Writer(database) as writer:
+    with Writer(database, patience_seconds=LOCK_PATIENCE_SECONDS) as writer:
         spent, by_role = spent_so_far(database, [campaign_id, *sharing], settings.budget, settings.models)
         ledger = Ledger(writer.note, settings.budget, spent, by_role, leave=writer.leave)
         cast = build_cast(settings, prompts, ledger)
@@ -343,6 +347,7 @@ class _CampaignRun:
             status=status,
             created_at=self.created_at,
             finished_at=datetime.now(UTC) if status == "done" else None,
+            paused_by=self.ledger.paused_by(status),
         )
 
     def _report(self, seconds: float) -> CampaignReport:
@@ -376,6 +381,8 @@ class _CampaignRun:
             without_pair=refused and refused.places_without_pair,
             calls_failed=resume.failed_calls(self.writer.path, self.recipe.campaign_id),
             budget=[use._asdict() for use in self.ledger.budget.uses()] or None,
+            lost_tokens=spent.lost_tokens,
+            lost_usd=None if spent.unpriced_lost else round(spent.lost_usd, 6),
         )
 
 

@@ -1,13 +1,13 @@
 """The verbs of this floor: `plan`, `run`, `judge`, `context`, `report`. Parses, builds, calls one function, prints."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from graphs import again_commands
+from graphs.starting import sayer, starting
 
 if TYPE_CHECKING:
     from configs.settings import CampaignSettings
@@ -43,9 +43,12 @@ def run(
     CONFIG is a YAML file or the name of a preset. Where its recipe is a list, each recipe is a campaign of its own on the
     same seeds, one after the other; the budget is for all of them.
     """
+    started = starting(config, quiet=quiet)
+    say = sayer(quiet, started)
     from configs.comparison import load_campaigns
     from graphs.campaign import CampaignReport, campaign_identity, check_campaign, check_scorer, run_campaign
     from graphs.checkpoints import with_checkpoints
+    from graphs.namesakes import namesake_line
     from graphs.progress import Silent, StderrProgress
     from graphs.report import report_lines
     from graphs.seeds import load_seeds
@@ -62,12 +65,15 @@ def run(
         check_scorer(settings, is_there=settings.scorer is not None)
         scorer = floors["load_reward_model"](settings.scorer) if settings.scorer is not None else None
         prompts = check_campaign(settings, seeds.seeds, Path(db), scorer, is_served=False)
-        parts.append((settings, scorer, campaign_identity(settings, prompts, scorer)))
+        identity = campaign_identity(settings, prompts, scorer)
+        if (line := namesake_line(settings, identity, db)) is not None:
+            say(line)
+        parts.append((settings, scorer, identity))
     reports: list[CampaignReport] = []
     for settings, scorer, identity in parts:
-        progress = Silent() if quiet else StderrProgress(settings.name)
+        progress = Silent() if quiet else StderrProgress(settings.name, started)
         others = {other for _, _, other in parts if other != identity} | {report.campaign_id for report in reports}
-        with with_checkpoints(settings, floors["serving"], say=_sayer(quiet)) as served:
+        with with_checkpoints(settings, floors["serving"], say=say) as served:
             report = run_campaign(
                 served, seeds.seeds, Path(db), progress=progress, scorer=scorer, sharing=sorted(others)
             )
@@ -148,11 +154,6 @@ def plan(
     print_plans(plans, verdicts, Console(highlight=False))
 
 
-def _sayer(quiet: bool) -> Callable[[str], None]:
-    """Lines on stderr, or nothing."""
-    return (lambda _: None) if quiet else (lambda line: click.echo(line, err=True))
-
-
 @click.command()
 @click.argument("config")
 @click.option("--db", default="corpus.duckdb", show_default=True, metavar="FILE", help="The corpus.")
@@ -182,6 +183,7 @@ def judge(
 
     CONFIG is a YAML file or a preset: pairwise, single, reference.
     """
+    started = starting(config, quiet=quiet)
     from configs.judge_settings import JudgeSettings
     from configs.load import load
     from graphs.checkpoints import with_judges
@@ -192,7 +194,7 @@ def judge(
 
     settings = load(config, JudgeSettings, overrides=overrides, folder="judge")
     serving = click.get_current_context().ensure_object(dict)["serving"]
-    with with_judges(settings, serving, say=_sayer(quiet)) as settings:
+    with with_judges(settings, serving, say=sayer(quiet, started)) as settings:
         report = run_judging(
             settings,
             Path(db),
@@ -201,7 +203,7 @@ def judge(
             split=split,
             limit=limit,
             relabel=relabel,
-            progress=Silent() if quiet else StderrProgress(settings.name),
+            progress=Silent() if quiet else StderrProgress(settings.name, started),
         )
     figures = agreement_of(db, settings.name) if report.verdicts > report.open + report.failed else None
     if as_json:

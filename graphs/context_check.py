@@ -171,7 +171,7 @@ async def _ask(labelled: Sequence[Labelled], settings: JudgeSettings) -> list[st
         work,
         workers=settings.concurrency,
         ledger=ledger,
-        counters=Counters(len(labelled)),
+        counters=Counters(len(labelled), unit="turns"),
         progress=Silent(),
     )
     if error is not None:

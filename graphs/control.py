@@ -164,6 +164,7 @@ class Control:
             "held": ledger.is_held,
             "stop_reason": ledger.stop_reason,
             "trouble": self._writer.trouble,
+            "unit": counters.unit,
             "total": counters.total,
             "done": counters.done,
             "failed": counters.failed,
@@ -190,7 +191,7 @@ class Control:
         self._refuse_when_stopping()
         if not ledger.is_held:
             ledger.hold()
-            self._crew.progress.say("paused by `descant pause`: calls in flight come back, `descant resume` goes on")
+            self._crew.progress.say("held by `descant pause`: calls in flight come back, `descant resume` goes on")
             self._writer.leave(self._row("paused"))  # on a full disk it is held as well, and says so at once
         return await self._status({})
 
@@ -212,8 +213,8 @@ class Control:
         crew.resize(max(1, wanted // crew.per_thing))
         now = crew.wanted * crew.per_thing
         if now != before:
-            crew.progress.say(f"concurrency {before} -> {now} by `descant concurrency`")
-        return await self._status({}) | {"before": before}
+            crew.progress.say(f"{before} -> {now} {crew.counters.unit} at once, by `descant concurrency`")
+        return await self._status({}) | {"before": before, "side_by_side": crew.per_thing}
 
     async def _retry_failed(self, request: Mapping[str, Any]) -> dict[str, Any]:
         campaign, reasons = request.get("campaign"), request.get("reasons", [])
@@ -234,7 +235,11 @@ class Control:
                     taken = await self._take_back(found) if self._take_back is not None else []
                     self._crew.add(taken)
         if taken:
-            self._crew.progress.say(f"{len(taken)} failed trials are played again, by `descant retry-failed`")
+            own = self._row("running").campaign_id
+            again = sum(row.campaign_id == own for row in found.dialogues)
+            self._crew.progress.say(
+                f"{again} dialogue{'s are' if again > 1 else ' is'} played again, by `descant retry-failed`"
+            )
         return found.to_json() | {"taken_back": len(taken)}
 
     def _find(self, campaign: str | None, reasons: Sequence[str]) -> ToRetry:

@@ -194,7 +194,7 @@ async def work_off(
             task.cancel()
             return
         progress.say("stopping: calls in flight are waited for; Ctrl-C again leaves them")
-        ledger.stop(INTERRUPTED)
+        ledger.stop(INTERRUPTED, "interrupt")
         crew.wake()
 
     async def tick() -> None:

@@ -1,6 +1,6 @@
-"""Records held against records, byte by byte: what differs, field by field."""
+"""Records held against records, byte by byte, and settings against settings: what differs, field by field."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from store.journal import line_of
@@ -55,6 +55,18 @@ def _fields(table: str, key: str, stored: Record, rebuilt: Record) -> list[Diffe
     # The same values in another order of a mapping's keys are other bytes too.
     names = names or [name for name in one if repr(one[name]) != repr(other[name])]
     return [Difference(table, key, name, one[name], other[name]) for name in names]
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], *, under: str = "") -> list[str]:
+    """Settings that are not the same, as `turns is 3, and 5`: what it is now, and what it was before."""
+    found: list[str] = []
+    for name in dict.fromkeys((*now, *before)):
+        one, other, where = before.get(name), now.get(name), f"{under}{name}"
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += changed_settings(one, other, under=f"{where}.")
+        elif one != other:
+            found.append(f"{where} is {_short(other)}, and {_short(one)}")
+    return found
 
 
 def _short(value: Any) -> str:

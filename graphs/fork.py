@@ -44,6 +44,7 @@ def fork_of(
     overrides: Sequence[str] = (),
     called: str | None = None,
     turns: int | None = None,
+    limit: int | None = None,
 ) -> Fork:
     """The fork of a dialogue, or of every dialogue of a campaign that gets as far.
 
@@ -54,6 +55,7 @@ def fork_of(
         overrides: `key.path=value`, laid over both.
         called: the fork's name.
         turns: how many answers it goes on with.
+        limit: at most so many seeds, the first by their ids; no part of what the fork is, so that more may follow.
 
     Raises:
         ForkError, ConfigError, StoreError.
@@ -81,7 +83,9 @@ def fork_of(
     data = laid_over(under, config, overrides=[*overrides, *given]) | {"fork": fork.model_dump()}
     settings = validate(data, CampaignSettings, where=config or f"the fork of {of}")
     trunks = trunks_of(database, settings)
-    return Fork(settings, played.seeds(database, sorted({seed for seed, _ in trunks})), trunks)
+    seeds = sorted({seed for seed, _ in trunks})[:limit]
+    kept = {(seed, trial): trunk for (seed, trial), trunk in trunks.items() if seed in set(seeds)}
+    return Fork(settings, played.seeds(database, seeds), kept)
 
 
 def trunks_of(database: str | os.PathLike[str], settings: CampaignSettings) -> Trunks:

@@ -37,7 +37,7 @@ from store.identity import content_hash, judgement_id
 from store.judging import Conversation, Reference, SoFar, Subject
 from store.pairs import majority
 from store.records import Campaign, CampaignStatus, Judgement
-from store.writer import Writer
+from store.writer import LOCK_PATIENCE_SECONDS, Writer
 
 
 class JudgingError(DescantError):
@@ -73,6 +73,10 @@ class JudgingReport(NamedTuple):
     completion_tokens: int
     cost_usd: float | None
     """Null when the price of some call is unknown."""
+    lost_tokens: int
+    """At most so many more, for requests that brought no answer and may be billed all the same."""
+    lost_usd: float | None
+    """Null when the price of some is unknown."""
     seconds: float
     stop_reason: str | None
 
@@ -169,7 +173,9 @@ def run_judging(
     elif settings.references is not None and references is not None:
         source = sorted(reference.answers for reference in references.values())
     campaign_id = judging_identity(settings, prompts, source)
-    with Writer(database) as writer:  # which may have taken in what a killed process left
+    with Writer(
+        database, patience_seconds=LOCK_PATIENCE_SECONDS
+    ) as writer:  # which may have taken in what a killed process left
         so_far = stored.so_far(database, settings.name, campaign_id)
         if so_far.is_anothers:
             raise JudgingError(
@@ -304,7 +310,7 @@ class _JudgingRun:
         self.open_tasks = [task for task in plan.tasks if task.judgement_id not in so_far.verdicts]
         self.invalid = list(so_far.verdicts.values()).count("invalid")
         done = len(plan.tasks) - len(self.open_tasks)
-        self.counters = Counters(total=len(plan.tasks), done=done, ended_before=done)
+        self.counters = Counters(total=len(plan.tasks), done=done, ended_before=done, unit="verdicts")
         self.created_at = so_far.created_at or datetime.now(UTC)
 
     def to_the_end(self, *, relabel: bool) -> JudgingReport:
@@ -406,6 +412,7 @@ class _JudgingRun:
             status=status,
             created_at=self.created_at,
             finished_at=datetime.now(UTC) if status == "done" else None,
+            paused_by=self.ledger.paused_by(status),
         )
 
     def _report(self, relabelled: int, seconds: float) -> JudgingReport:
@@ -428,6 +435,8 @@ class _JudgingRun:
             prompt_tokens=spent.prompt_tokens,
             completion_tokens=spent.completion_tokens,
             cost_usd=None if spent.unpriced_calls else round(spent.cost_usd, 6),
+            lost_tokens=spent.lost_tokens,
+            lost_usd=None if spent.unpriced_lost else round(spent.lost_usd, 6),
             seconds=round(seconds, 2),
             stop_reason=self.ledger.stop_reason,
         )

@@ -16,12 +16,13 @@ from pydantic import ValidationError
 from agents.prices import Price, how_to_price, price_of
 from agents.prompts import Prompts
 from agents.rehearsal.backend import PREFIX
-from configs.model_settings import Role
+from configs.model_settings import ModelsSettings, Role
 from configs.settings import CampaignSettings, CapSettings
 from graphs.campaign import campaign_identity, check_scorer
 from graphs.cast import models_in_use, prompts_of, require_named_models, roles_in_use
 from graphs.execute import branches_of
 from graphs.rehearse import LENGTHS, Usage, rehearsed_usage
+from graphs.spending import spent_by_role
 from store import resume
 from store.identity import chance, dialogue_id
 from store.recorded import RecordedUse, recorded_campaigns, recorded_playings
@@ -86,6 +87,8 @@ class Plan(NamedTuple):
     """For each model without a price, how to give it one."""
     is_rehearsal: bool
     """All of it is played by the built-in rehearsal, and its lengths are its own."""
+    lost_tokens: int = 0
+    """Of the playings that were looked at: at most so many for requests without an answer. The forecast has as many."""
 
 
 def plan_campaign(
@@ -116,9 +119,11 @@ def plan_campaign(
     is_rehearsal = all(model.model.startswith(PREFIX) for model in models_in_use(settings).values())
     prices = {role: price_of(model) for role, model in models_in_use(settings).items()}
     seconds: list[float] = []
+    lost_tokens = 0
     if found.uses:
         keys = _drawn(settings, sorted(found.uses), sample or len(found.uses))
         seconds = [sum(use.seconds for use in found.uses[key]) for key in keys]
+        lost_tokens = sum(use.lost_tokens for key in keys for use in found.uses[key])
         looked_at = [[_usage(found.uses[key], prices)] * len(LENGTHS) for key in keys]
     else:
         chosen = _drawn(settings, playings, sample or REHEARSED)
@@ -128,8 +133,8 @@ def plan_campaign(
         ]
         by_length *= len(LENGTHS) // len(by_length)
         looked_at = [list(lengths) for lengths in zip(*by_length, strict=True)]
-    spent = _spent(database, campaign_id) if found.own_id else {}
-    half_played = _half_played(database, campaign_id) if found.own_id else {}
+    spent = _spent(database, campaign_id, settings.models) if found.own_id else {}
+    half_played = _half_played(database, campaign_id, prices) if found.own_id else {}
     names = [role for role in ROLES if any(role in usage for lengths in looked_at for usage in lengths)]
     remaining = len(playings) - over
     pace = _pace(settings)
@@ -154,15 +159,21 @@ def plan_campaign(
         ),
         spent=spent,
         seconds=statistics.fmean(seconds) * remaining / min(pace, max(1, remaining)) if seconds else None,
-        unpriced=tuple(
-            dict.fromkeys(
-                f"{settings.models.of(role, index).model} ({role}): {how_to_price(settings.models, role, index)}"
-                for role, index in roles_in_use(settings)
-                if not price_of(settings.models.of(role, index)).is_known
-            )
-        ),
+        unpriced=_unpriced(settings),
         is_rehearsal=is_rehearsal,
+        lost_tokens=lost_tokens,
     )
+
+
+def _unpriced(settings: CampaignSettings) -> tuple[str, ...]:
+    """For each model without a price, in one line, its roles and how to give it one."""
+    roles: dict[tuple[str, str], list[str]] = {}
+    for role, index in roles_in_use(settings):
+        model = settings.models.of(role, index)
+        if not price_of(model).is_known:
+            of = roles.setdefault((model.model, how_to_price(settings.models, role, index)), [])
+            of += [role] if role not in of else []
+    return tuple(f"{model} ({', '.join(of)}): {how}" for (model, how), of in roles.items())
 
 
 class _Recorded(NamedTuple):
@@ -231,11 +242,14 @@ def _is_over(settings: CampaignSettings, campaign_id: str, seed: Seed, trial: in
 
 
 def _usage(uses: Sequence[RecordedUse], prices: Mapping[str, Price]) -> dict[str, Usage]:
-    """What a recorded playing used, by role; in dollars as recorded, unless the config names a price of its own."""
+    """What a recorded playing used, by role; in dollars as recorded, unless the config names a price of its own.
+
+    What may have been paid for nothing counts too: on the same backend requests will be lost again.
+    """
     found: dict[str, Usage] = {}
     for use in uses:
-        price = next((price for role, price in prices.items() if _is_of(role, use, price)), None)
-        usd = use.cost_usd
+        price = _price_of(use.agent, use.model, prices)
+        usd, lost_usd = use.cost_usd, use.lost_usd
         if price is not None and (price.is_own or usd is None):
             a_call = [round(tokens / max(1, use.calls)) for tokens in (use.prompt_tokens, use.completion_tokens)]
             usd = (
@@ -243,22 +257,32 @@ def _usage(uses: Sequence[RecordedUse], prices: Mapping[str, Price]) -> dict[str
                 if price.is_even
                 else _times(price.cost_of(*a_call), use.calls)
             )
-        usage = Usage(use.calls, use.prompt_tokens, use.completion_tokens, usd)
+        if price is not None and (price.is_own or lost_usd is None):
+            lost_usd = _lost_at(price, use.lost_tokens)
+        together = None if usd is None or lost_usd is None else usd + lost_usd
+        usage = Usage(use.calls, use.prompt_tokens + use.lost_tokens, use.completion_tokens, together)
         found[use.agent] = found.get(use.agent, Usage()) + usage
     return found
 
 
-def _is_of(role: str, use: RecordedUse, price: Price) -> bool:
-    return role.partition("_")[0] == use.agent and price.model == use.model
+def _price_of(agent: str, model: str, prices: Mapping[str, Price]) -> Price | None:
+    """The price that the config has for an agent's model."""
+    return next(
+        (price for role, price in prices.items() if (role.partition("_")[0], price.model) == (agent, model)), None
+    )
+
+
+def _lost_at(price: Price, tokens: int) -> float | None:
+    """What so many lost tokens cost at most."""
+    return tokens * price.dearest if price.is_known or not tokens else None
 
 
 def _times(usd: float | None, calls: int) -> float | None:
     return None if usd is None else usd * calls
 
 
-def _spent(database: Path, campaign_id: str) -> dict[str, Usage]:
+def _spent(database: Path, campaign_id: str, models: ModelsSettings) -> dict[str, Usage]:
     """What earlier runs paid; what may have been paid for nothing counts too, as it does against a budget."""
-    found = resume.spent_by_agent(database, campaign_id)
     return {
         role: Usage(
             spent.calls,
@@ -266,17 +290,20 @@ def _spent(database: Path, campaign_id: str) -> dict[str, Usage]:
             spent.completion_tokens,
             None if spent.unpriced_calls else spent.cost_usd + spent.lost_usd,
         )
-        for role, spent in found.items()
+        for role, spent in spent_by_role(database, [campaign_id], models).items()
     }
 
 
-def _half_played(database: Path, campaign_id: str) -> dict[str, Usage]:
-    """What the answered calls of open dialogues used: they are not asked again."""
+def _half_played(database: Path, campaign_id: str, prices: Mapping[str, Price]) -> dict[str, Usage]:
+    """What the answered calls of open dialogues used, requests in vain included: they are not asked again."""
     found: dict[str, Usage] = {}
     for call in resume.open_calls(database, campaign_id):
         if call.status == "done":
-            usage = Usage(1, call.prompt_tokens or 0, call.completion_tokens or 0, call.cost_usd)
-            found[call.agent] = found.get(call.agent, Usage()) + usage
+            prompt, completion, lost = call.prompt_tokens or 0, call.completion_tokens or 0, call.lost_tokens or 0
+            use = RecordedUse(
+                call.agent, call.model, call.attempts, prompt, completion, call.cost_usd, 0.0, lost, call.lost_usd
+            )
+            found[call.agent] = found.get(call.agent, Usage()) + _usage([use], prices)[call.agent]
     return found
 
 
@@ -308,7 +335,8 @@ def _forecast(looked_at: Sequence[Sequence[Usage]], remaining: int, half_played:
 def _range(values: Sequence[Sequence[float]], remaining: int) -> Range:
     """The sum over so many playings, each like those that were looked at: a prediction interval around the mean.
 
-    The low end is of the playings with low answers, the high end of those with high ones.
+    The low end is of the playings with low answers, the high end of those with high ones. Where few playings that differ much
+    would let it sink to nothing, and each of them used some, it is what one of them used at the least.
     """
     n = len(values)
     low, expected, high = ([lengths[place] for lengths in values] for place in range(len(LENGTHS)))
@@ -318,6 +346,8 @@ def _range(values: Sequence[Sequence[float]], remaining: int) -> Range:
 
         reach = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * math.sqrt(remaining * (1 + remaining / n))
     least = statistics.fmean(low) * remaining - reach * (statistics.stdev(low) if n > 1 else 0.0)
+    if least <= 0.0 and remaining:
+        least = min(low)
     most = statistics.fmean(high) * remaining + reach * (statistics.stdev(high) if n > 1 else 0.0)
     middle = statistics.fmean(expected) * remaining
     return Range(max(0.0, min(least, middle)), middle, max(most, middle))

@@ -91,10 +91,11 @@ def _print_plan(plan: Plan, console: Console) -> None:
 
 def _source(plan: Plan) -> str:
     played = f"{plan.sample} recorded playing{'' if plan.sample == 1 else 's'}"
+    lost = "; their requests without an answer count too, at the most they can cost" if plan.lost_tokens else ""
     if plan.source == "this campaign":
-        return f"{played} of this campaign"
+        return f"{played} of this campaign{lost}"
     if plan.source == "another campaign":
-        return f"{played} of {neutral(plan.recorded_in or '')}, which asks the same of the same models"
+        return f"{played} of {neutral(plan.recorded_in or '')}, which asks the same of the same models{lost}"
     lengths = "" if plan.is_rehearsal else "; the lengths of answers are assumed: docs/budgets.md says how"
     return f"{plan.sample} playing{'' if plan.sample == 1 else 's'} rehearsed in memory{lengths}"
 

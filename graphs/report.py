@@ -8,7 +8,6 @@ from graphs.progress import clock
 
 
 def report_lines(report: CampaignReport, *, database: str, skipped: int) -> list[str]:
-    cost = "price unknown" if report.cost_usd is None else f"${report.cost_usd:.4f}"
     lines = [
         f"campaign   {report.name} ({report.campaign_id})",
         f"models     {_models(report.models)}",
@@ -19,19 +18,37 @@ def report_lines(report: CampaignReport, *, database: str, skipped: int) -> list
         *_refused(report),
         f"calls      {report.calls_sent} sent, {report.calls_reused} taken from the journal, in {clock(report.seconds)}"
         + (f"; {report.calls_failed} failed for good" if report.calls_failed else ""),
-        f"tokens     {report.prompt_tokens} in, {report.completion_tokens} out, {cost}",
+        *_tokens(report),
     ]
     lines += [f"budget     {_used(use)}" for use in report.budget or ()]
     if report.stop_reason is not None:
         lines.append(f"stopped    {report.stop_reason}")
     elif report.failed or report.calls_failed:
         lines.append(f'see why    descant sql --db {database} "FROM errors"')
+        if report.failed:
+            lines.append(f"try again  descant retry-failed --db {database}, then the same command again")
     elif report.refused and not report.pairs:
         lines.append(f'see why    descant sql --db {database} "SELECT reason, source, content FROM caught"')
     if any(model.startswith("rehearsal/") for model in report.models.values()):
         lines.append("note       a rehearsal model played: this says nothing about real models")
     lines.append(f"look       descant show --db {database} {report.campaign_id}")
     return lines
+
+
+def _tokens(report: CampaignReport | JudgingReport) -> list[str]:
+    """What answers used, and what may be billed for nothing."""
+    lines = [f"tokens     {report.prompt_tokens} in, {report.completion_tokens} out, {_price(report.cost_usd)}"]
+    if report.lost_tokens:
+        lines[0] += " for answers"
+        lines.append(
+            f"lost       up to {report.lost_tokens} tokens more ({_price(report.lost_usd)}): requests without an answer may be "
+            "billed too"
+        )
+    return lines
+
+
+def _price(usd: float | None) -> str:
+    return "price unknown" if usd is None else f"${usd:.4f}"
 
 
 def _used(use: dict[str, Any]) -> str:
@@ -77,7 +94,6 @@ def _balance(report: CampaignReport) -> str:
 
 def judging_lines(report: JudgingReport, *, database: str) -> list[str]:
     """A judging as a few lines."""
-    cost = "price unknown" if report.cost_usd is None else f"${report.cost_usd:.4f}"
     done = report.verdicts - report.failed - report.open
     subjects = "pairs" if "compare" in report.rubric else "conversations"
     lines = [
@@ -87,7 +103,7 @@ def judging_lines(report: JudgingReport, *, database: str) -> list[str]:
         + (f" (and {report.without_reference} left out: no right answer is known)" if report.without_reference else ""),
         f"verdicts   {done} there, {report.failed} failed, {report.open} open; {report.invalid} of the set invalid",
         f"calls      {report.calls_sent} sent, {report.calls_reused} taken from the journal, in {clock(report.seconds)}",
-        f"tokens     {report.prompt_tokens} in, {report.completion_tokens} out, {cost}",
+        *_tokens(report),
     ]
     if report.relabelled:
         lines.append(f"relabelled {report.relabelled} pairs: judged_label is these judges' majority")

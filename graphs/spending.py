@@ -19,16 +19,39 @@ def spent_so_far(
     that brought no answer do, at the most.
     """
     together = Spending(**resume.spent(database, *campaign_ids)._asdict())
-    by_role = {
-        role: Spending(**found._asdict()) for role, found in resume.spent_by_agent(database, *campaign_ids).items()
-    }
+    by_role = _by_role(database, campaign_ids)
     if budget.needs_prices:
         for use in resume.unpriced(database, *campaign_ids):
-            price = _price(use, models)
-            usd = price.most(use.prompt_tokens, use.completion_tokens) + use.lost_tokens * price.dearest
-            together.lost_usd += usd
-            by_role[use.agent].lost_usd += usd
+            for spending in (together, by_role[use.agent]):
+                _add(spending, use, _price(use, models))
     return together, by_role
+
+
+def spent_by_role(
+    database: str | os.PathLike[str], campaign_ids: Sequence[str], models: ModelsSettings
+) -> dict[str, Spending]:
+    """What each role has spent, by the prices that are known now: `unpriced_calls` are those whose price still is not."""
+    by_role = _by_role(database, campaign_ids)
+    unknown: dict[str, int] = dict.fromkeys(by_role, 0)
+    for use in resume.unpriced(database, *campaign_ids):
+        price = _price(use, models)
+        _add(by_role[use.agent], use, price)
+        unknown[use.agent] += 0 if price.is_known else use.calls
+    for role, calls in unknown.items():
+        by_role[role].unpriced_calls = calls
+        by_role[role].unpriced_lost = 0  # it is among them
+    return by_role
+
+
+def _by_role(database: str | os.PathLike[str], campaign_ids: Sequence[str]) -> dict[str, Spending]:
+    found = resume.spent_by_agent(database, *campaign_ids)
+    return {role: Spending(**spent._asdict()) for role, spent in found.items()}
+
+
+def _add(spending: Spending, use: resume.Unpriced, price: Price) -> None:
+    """What calls without a price cost at most by the one that is known now."""
+    spending.cost_usd += price.most(use.prompt_tokens, use.completion_tokens)
+    spending.lost_usd += use.lost_tokens * price.dearest
 
 
 def _price(use: resume.Unpriced, models: ModelsSettings) -> Price:

@@ -31,7 +31,7 @@ from store.database import query
 from store.identity import content_hash, dialogue_id, judgement_id, match_id
 from store.queries import messages_of
 from store.records import Campaign, CampaignStatus, Judgement, Message
-from store.writer import Writer
+from store.writer import LOCK_PATIENCE_SECONDS, Writer
 
 LABEL_SET = "best_of_n"
 Order = Literal["dialogue_first", "opponent_first"]
@@ -125,7 +125,7 @@ def hold_match(
     """
     prompts = Prompts(settings.prompts)
     identity = match_id(*campaigns)
-    with Writer(database) as writer:
+    with Writer(database, patience_seconds=LOCK_PATIENCE_SECONDS) as writer:
         spent, by_role = spent_so_far(database, [identity, *sharing], settings.budget, settings.models)
         ledger = Ledger(writer.note, settings.budget, spent, by_role, leave=writer.leave)
         judges = build_cast(judging(settings), prompts, ledger).judges
@@ -149,6 +149,7 @@ def hold_match(
                 status=status,
                 created_at=created_at,
                 finished_at=datetime.now(UTC) if status == "done" else None,
+                paused_by=ledger.paused_by(status),
             )
 
         writer.append(row("running"))
@@ -207,7 +208,7 @@ class _Match:
         self.progress = progress
         self.verdicts: dict[str, str] = {}
         """By judgement, those that are there."""
-        self.counters = Counters(total=len(pairs))
+        self.counters = Counters(total=len(pairs), unit="meetings")
 
     def settled(self, pair: Pairing) -> tuple[str | None, ...]:
         """What each judge said of a pair, both orders settled; null where one is missing."""

@@ -17,12 +17,13 @@ database_option = click.option(
 
 @click.command()
 @database_option
+@click.option("--campaign", metavar="ID", help="Only this campaign, by id or name.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def status(db: str, as_json: bool) -> None:
-    """How campaigns stand: seeds, dialogues, calls, tokens and cost by role."""
+def status(db: str, campaign: str | None, as_json: bool) -> None:
+    """How campaigns stand: what runs now, then seeds, dialogues, calls, tokens and cost by role."""
     from store.status import print_status, status_of
 
-    found = status_of(db)
+    found = status_of(db, campaign=campaign)
     if as_json:
         import orjson
 
@@ -37,7 +38,7 @@ def status(db: str, as_json: bool) -> None:
 @click.argument("id")
 @database_option
 def show(id: str, db: str) -> None:
-    """A dialogue, pair, seed, campaign or call, to be read. ID may be the beginning of one."""
+    """A dialogue, pair, seed, campaign or call, to be read. ID may be the beginning of one, or a campaign's name."""
     from rich.console import Console
 
     from store.transcript import show as show_stored

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -39,7 +40,7 @@ def pause(db: str) -> None:
         raise NobodyListensError(f"the campaign {said['name']} is {said['state']}: somebody else said so meanwhile")
     left = said["calls_in_flight"]
     still = f"{left} calls are still out and will be kept" if left else "no call is out"
-    click.echo(f"{said['name']} is paused: {still}; `descant resume` goes on")
+    click.echo(f"{said['name']} is held: {still}; `descant resume` goes on")
 
 
 @click.command()
@@ -58,7 +59,8 @@ def resume(db: str) -> None:
 def concurrency(n: int, db: str) -> None:
     """Let the running campaign have N dialogues in play at once, from now until it ends.
 
-    More begin at once, one after another; those over are played to their end first.
+    Where a seed has two branches that play side by side, both count: an odd N is rounded down, and 1 means 2. More begin at
+    once, one after another; those over are played to their end first.
     """
     from store.control import tell
 
@@ -70,7 +72,9 @@ def concurrency(n: int, db: str) -> None:
     now, before = said["concurrency"], said["before"]
     over = max(0, said["open"] - now)
     late = f"; the {over} over are played to their end" if over else ""
-    click.echo(f"{said['name']}: {before} -> {now} dialogues at once{late}")
+    beside = said["side_by_side"]
+    odd = f" (not {n}: a seed's {beside} branches play side by side, and each is a dialogue)" if now != n else ""
+    click.echo(f"{said['name']}: {before} -> {now} {said['unit']} at once{odd}{late}")
 
 
 @click.command("retry-failed")
@@ -91,22 +95,28 @@ def retry_failed(db: str, campaign: str | None, reasons: tuple[str, ...], as_jso
     """
     from store.control import ask
     from store.retry import reopen_failed
+    from store.writer import LockedError
 
     request = {"ask": "retry_failed", "campaign": campaign, "reasons": list(reasons)}
     said = ask(db, request, timeout_seconds=RETRY_PATIENCE_SECONDS)
     if said is None:
-        said = reopen_failed(db, campaign=campaign, reasons=reasons).to_json() | {"taken_back": 0}
-    click.echo(json.dumps(said, indent=2) if as_json else "\n".join(_retried(said)))
+        try:
+            said = reopen_failed(db, campaign=campaign, reasons=reasons).to_json() | {"taken_back": 0}
+        except LockedError:  # a campaign may have begun meanwhile
+            said = ask(db, request, timeout_seconds=RETRY_PATIENCE_SECONDS)
+            if said is None:
+                raise
+    click.echo(json.dumps(said, indent=2) if as_json else "\n".join(_retried(said, reasons)))
 
 
-def _retried(said: dict[str, Any]) -> list[str]:
+def _retried(said: dict[str, Any], asked: Sequence[str]) -> list[str]:
     lines = []
     if said["dialogues"]:
         plays = f"the same `descant run` command plays them ({', '.join(said['campaigns'])})"
         if said["taken_back"] == said["trials"]:
             plays = "the running campaign plays them"
         elif said["taken_back"]:
-            plays = f"the running campaign plays {said['taken_back']} of {said['trials']} trials, {plays}"
+            plays = f"the running campaign plays its own, {plays}"
         lines.append(f"{_failed(said['dialogues'])} to be played again ({_counted(said['reasons'])}): {plays}")
     if said["same_again"]:
         one = next(iter(said["same_again"]))
@@ -118,6 +128,9 @@ def _retried(said: dict[str, Any]) -> list[str]:
         lines.append(
             f"nothing more to play again: {said['waiting']} dialogues that were opened before have not ended yet"
         )
+    strange = [reason for reason in dict.fromkeys(asked) if reason not in said["all_reasons"]]
+    if strange and said["all_reasons"]:
+        lines.append(f"no dialogue failed by {', '.join(strange)}: there are {_counted(said['all_reasons'])}")
     return lines or ["no dialogue failed: nothing to play again"]
 
 
@@ -130,7 +143,7 @@ def _counted(reasons: dict[str, int]) -> str:
 
 
 def _dialogues(said: dict[str, Any]) -> str:
-    return f"{said['done']} of {said['total']} dialogues done, {said['failed']} failed, {said['open']} open"
+    return f"{said['done']} of {said['total']} {said['unit']} done, {said['failed']} failed, {said['open']} open"
 
 
 COMMANDS = [pause, resume, concurrency, retry_failed]

@@ -20,7 +20,7 @@ from store.measure import Measured, measure
 from store.records import Campaign, CampaignStatus, Dialogue, DialogueStats, Message, Record, Seed, Turn
 from store.seeds import Conversation, conversations, source_name
 from store.shapes import SHAPES
-from store.writer import Writer
+from store.writer import LOCK_PATIENCE_SECONDS, Writer
 
 CountTokens = Callable[[Sequence[Message]], int]
 """Tokens of a conversation's texts."""
@@ -83,7 +83,7 @@ def import_file(
             n_seeds=len(before | given),
         )
 
-    with Writer(database) as writer:
+    with Writer(database, patience_seconds=LOCK_PATIENCE_SECONDS) as writer:
         writer.append(state("running"))
         waiting: list[Record] = []
         rows = whole_conversations(source, shape, skipped=[] if skip_bad else None)

@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import duckdb
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from store.control import NoAnswerError, RefusedError, ask
-from store.database import rows_of
 from store.transcript import neutral, print_wide
 
 STATES = {
@@ -29,20 +27,12 @@ def live_of(database: Path) -> tuple[dict[str, Any] | None, str | None]:
         return None, str(error)
 
 
-def dialogues_to_play_again(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """How many failed dialogues of a campaign `descant retry-failed` has opened, branches beside them included."""
-    rows = rows_of(
-        connection, "SELECT campaign_id, count(*) AS n FROM dialogues WHERE status = 'open' GROUP BY campaign_id"
-    )
-    return {row["campaign_id"]: row["n"] for row in rows}
-
-
-def print_live(live: dict[str, Any] | None, unanswered: str | None, console: Console) -> None:
-    """The same for people; nothing where no campaign runs."""
+def print_live(live: dict[str, Any] | None, unanswered: str | None, console: Console) -> bool:
+    """The same for people; false, and nothing, where no campaign runs."""
     if live is None:
         if unanswered is not None:
-            console.print(Text(f"\nnow: {unanswered}", style="yellow"), soft_wrap=not console.is_terminal)
-        return
+            console.print(Text(f"now: {unanswered}", style="yellow"), soft_wrap=not console.is_terminal)
+        return unanswered is not None
     state = STATES.get(live["state"], live["state"])
     if live["trouble"]:
         state += f" ({live['trouble']})"
@@ -50,18 +40,20 @@ def print_live(live: dict[str, Any] | None, unanswered: str | None, console: Con
             state += ", and held by `descant pause`"
     lines = [
         f"now: {neutral(live['name'])} is {state}",
-        f"  dialogues: {live['open']} open, {live['concurrency']} at once · calls: {live['calls_in_flight']} in flight, "
+        f"  {live['unit']}: {live['done']:,} of {live['total']:,} done, {live['failed']:,} failed, {live['open']:,} open, at most "
+        f"{live['concurrency']:,} at once",
+        f"  calls: {live['calls_in_flight']:,} in flight, "
         f"{live['calls_a_second']:.{0 if live['calls_a_second'] >= 10 else 1}f}/s",
     ]
     for account in live["budget"]:
         if spent := _spent(account):
             whose = "" if account["role"] is None else f" of the {neutral(account['role'])}"
             lines.append(f"  budget{whose}: {spent}")
-    console.print()
     for line in lines:
         console.print(Text(line), soft_wrap=not console.is_terminal)
     if live["limiters"]:
         print_wide(_limiters(live["limiters"]), console)
+    return True
 
 
 def _spent(account: dict[str, Any]) -> str:

@@ -106,6 +106,11 @@ def _changes(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f'ALTER TABLE calls ADD COLUMN IF NOT EXISTS "{name}" {kind}')
 
 
+def _pauses(connection: duckdb.DuckDBPyConnection) -> None:
+    """What paused a campaign."""
+    connection.execute("ALTER TABLE campaigns ADD COLUMN IF NOT EXISTS paused_by VARCHAR")
+
+
 MIGRATIONS: tuple[Callable[[duckdb.DuckDBPyConnection], None], ...] = (
     _tables,
     _tries_and_balance,
@@ -116,6 +121,7 @@ MIGRATIONS: tuple[Callable[[duckdb.DuckDBPyConnection], None], ...] = (
     _pair_quality,
     _lost,
     _changes,
+    _pauses,
 )
 
 

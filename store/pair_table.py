@@ -59,7 +59,10 @@ def _table(reports: Sequence[MethodReport]) -> Table:
     row("  calls", lambda report: _number(report.figures["calls_a_pair"], 2))
     row("  tokens in", lambda report: _number(report.figures["prompt_tokens_a_pair"], 0))
     row("  tokens out", lambda report: _number(report.figures["completion_tokens_a_pair"], 0))
-    row("  USD", _usd)
+    row("  USD", _usd("cost_usd_a_pair"))
+    if any(report.figures["lost_tokens_a_pair"] for report in reports):
+        row("  tokens lost, at most", lambda report: _number(report.figures["lost_tokens_a_pair"], 0))
+        row("  USD lost, at most", _usd("lost_usd_a_pair"))
     row("  calls of the campaign", lambda report: f"{report.figures['calls']:,}")
     row("wrong labels, %")
     for label_set, judges in _judges(reports).items():
@@ -97,6 +100,8 @@ def _notes(reports: Sequence[MethodReport]) -> list[str]:
         if label_set != ORACLE:
             several = "the majority of its judges" if len(judges) > 1 else ""
             notes.append(f"{label_set}: {several or ', '.join(judges)}")
+    if any(report.figures["lost_tokens_a_pair"] for report in reports):
+        notes.append("Lost: for requests that brought no answer, and may be billed all the same.")
     invalid = sum(noise.invalid for report in reports for noise in report.noise if noise.judge != MAJORITY)
     if invalid:
         notes.append(f"{invalid} labels of judges could not be read, and count for nothing.")
@@ -148,11 +153,14 @@ def _lost(reason: str) -> Cell:
     return lambda report: f"{sum(loss.answers for loss in report.lost if loss.reason == reason):,}"
 
 
-def _usd(report: MethodReport) -> str:
-    cost = report.figures["cost_usd_a_pair"]
-    if cost is None:
-        return "unknown" if report.figures["pairs"] else "-"
-    return f"{cost:.3g}"
+def _usd(figure: str) -> Cell:
+    def cell(report: MethodReport) -> str:
+        cost = report.figures[figure]
+        if cost is None:
+            return "unknown" if report.figures["pairs"] else "-"
+        return f"{cost:.3g}"
+
+    return cell
 
 
 def _percent(share: float | None) -> str:

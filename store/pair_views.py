@@ -9,7 +9,7 @@ A filter on a campaign reaches the scans only where the campaign is grouped by, 
 
 from configs.pairing_settings import METHODS
 from store.pairs import NEAR_IDENTICAL
-from store.tables import View
+from store.tables import LOST_TOKENS, LOST_USD, View
 
 ORACLE = "oracle"
 """The set of true labels, where the rehearsal's world is known."""
@@ -47,6 +47,10 @@ PAIR_VIEWS: dict[str, View] = {
             "prompt_tokens_a_pair": "As calls_a_pair.",
             "completion_tokens_a_pair": "As calls_a_pair.",
             "cost_usd_a_pair": "As calls_a_pair; null when cost_usd is.",
+            "lost_tokens": f"Of the whole campaign. {LOST_TOKENS}",
+            "lost_usd": LOST_USD,
+            "lost_tokens_a_pair": "As calls_a_pair.",
+            "lost_usd_a_pair": "As calls_a_pair; null when lost_usd is.",
         },
         f"""
         WITH made AS (
@@ -58,18 +62,24 @@ PAIR_VIEWS: dict[str, View] = {
                 coalesce(sum(prompt_tokens), 0)::BIGINT AS prompt_tokens,
                 coalesce(sum(completion_tokens), 0)::BIGINT AS completion_tokens,
                 CASE WHEN count(*) FILTER (status IN ('done', 'superseded') AND cost_usd IS NULL) = 0
-                     THEN coalesce(sum(cost_usd), 0.0) END AS cost_usd
+                     THEN coalesce(sum(cost_usd), 0.0) END AS cost_usd,
+                coalesce(sum(lost_tokens) FILTER (status <> 'started'), 0)::BIGINT AS lost_tokens,
+                CASE WHEN count(*) FILTER (status <> 'started' AND lost_tokens > 0 AND lost_usd IS NULL) = 0
+                     THEN coalesce(sum(lost_usd) FILTER (status <> 'started'), 0.0) END AS lost_usd
             FROM calls GROUP BY campaign_id
         ), paid AS (
             SELECT made.*, coalesce(calls, 0) AS calls, coalesce(prompt_tokens, 0) AS prompt_tokens,
                 coalesce(completion_tokens, 0) AS completion_tokens,
                 CASE WHEN spent.campaign_id IS NULL THEN 0.0 ELSE cost_usd END AS cost_usd,
+                coalesce(lost_tokens, 0) AS lost_tokens,
+                CASE WHEN spent.campaign_id IS NULL THEN 0.0 ELSE lost_usd END AS lost_usd,
                 nullif(sum(pairs) OVER (PARTITION BY made.campaign_id), 0) AS shares
             FROM made LEFT JOIN spent USING (campaign_id)
         )
         SELECT campaign_id, campaigns.name, method, pairs, calls, prompt_tokens, completion_tokens, cost_usd,
             calls / shares AS calls_a_pair, prompt_tokens / shares AS prompt_tokens_a_pair,
-            completion_tokens / shares AS completion_tokens_a_pair, cost_usd / shares AS cost_usd_a_pair
+            completion_tokens / shares AS completion_tokens_a_pair, cost_usd / shares AS cost_usd_a_pair,
+            lost_tokens, lost_usd, lost_tokens / shares AS lost_tokens_a_pair, lost_usd / shares AS lost_usd_a_pair
         FROM paid LEFT JOIN (SELECT campaign_id, name FROM campaigns) AS campaigns USING (campaign_id)
         """,
     ),
@@ -186,6 +196,8 @@ PAIR_VIEWS: dict[str, View] = {
             "prompt_tokens_a_pair": "As in pair_costs.",
             "completion_tokens_a_pair": "As in pair_costs.",
             "cost_usd_a_pair": "As in pair_costs.",
+            "lost_tokens_a_pair": "As in pair_costs.",
+            "lost_usd_a_pair": "As in pair_costs.",
             "oracle_pairs": "Pairs of which the rehearsal's oracle can tell the true label; null where it was not asked.",
             "oracle_noise": f"By the oracle: {_NOISE}",
             "oracle_low": f"Lower {_INTERVAL}",
@@ -240,7 +252,7 @@ PAIR_VIEWS: dict[str, View] = {
             FROM caught WHERE agent <> 'user' GROUP BY campaign_id
         )
         SELECT campaign_id, costs.name, method, costs.pairs, calls, calls_a_pair, prompt_tokens_a_pair,
-            completion_tokens_a_pair, cost_usd_a_pair,
+            completion_tokens_a_pair, cost_usd_a_pair, lost_tokens_a_pair, lost_usd_a_pair,
             truth.of AS oracle_pairs, truth.noise AS oracle_noise, truth.low AS oracle_low, truth.high AS oracle_high,
             truth.tie AS oracle_tie, independent.label_set AS judged_by, independent.of AS judged_pairs,
             independent.noise AS judged_noise, independent.low AS judged_low, independent.high AS judged_high,

@@ -13,7 +13,7 @@ import duckdb
 import orjson
 
 from store.database import StoreError, query, reading
-from store.queries import resolve_id
+from store.queries import campaigns_called, resolve_id, the_one_called
 from store.records import (
     Call,
     Campaign,
@@ -83,12 +83,9 @@ def find(path: str | os.PathLike[str], name: str) -> Found:
     Raises:
         StoreError: nothing is called so, several things are, it is neither, or it has not ended.
     """
-    named = query(path, "SELECT campaign_id FROM campaigns WHERE name = ? ORDER BY created_at, 1", [name])
-    if len(named) > 1:
-        ids = ", ".join(row["campaign_id"] for row in named)
-        raise StoreError(f"several campaigns are called {name!r} ({ids}): give the id of one")
-    if named:
-        return Found(named[0]["campaign_id"], None)
+    named = the_one_called(name, campaigns_called(path, name))
+    if named is not None:
+        return Found(named, None)
     try:
         kind, identity = resolve_id(path, name)
     except StoreError:

@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,10 @@ ID_TABLES = {
     "fit": ("fit", "fits", "fit_id"),
 }
 """An id's prefix, what it names, and where that is kept."""
+
+
+CALLED = "SELECT campaign_id FROM campaigns WHERE name = ? ORDER BY created_at, 1"
+"""The campaigns of a name, the first begun first."""
 
 
 def campaigns(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -73,6 +77,22 @@ def resolve(connection: "duckdb.DuckDBPyConnection", prefix: str) -> tuple[str, 
             f"several ids begin with {prefix!r} ({', '.join(item[1] for item in found[:3])}): give more of it"
         )
     return found[0]
+
+
+def campaigns_called(path: str | os.PathLike[str], name: str) -> list[str]:
+    """The ids of the campaigns of a name, the first begun first."""
+    return [row["campaign_id"] for row in query(path, CALLED, [name])]
+
+
+def the_one_called(name: str, ids: Sequence[str]) -> str | None:
+    """The campaign of a name; null where there is none.
+
+    Raises:
+        StoreError: several are called so.
+    """
+    if len(ids) > 1:
+        raise StoreError(f"several campaigns are called {name!r} ({', '.join(ids)}): give the id of one")
+    return ids[0] if ids else None
 
 
 def preference_pairs(

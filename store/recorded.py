@@ -22,6 +22,10 @@ class RecordedUse(NamedTuple):
     """Null: the price of some answered call is unknown."""
     seconds: float
     """Of waiting for answers, one after the other."""
+    lost_tokens: int = 0
+    """At most so many more, for requests that brought no answer."""
+    lost_usd: float | None = 0.0
+    """Null: the price of some of them is unknown."""
 
 
 def recorded_playings(path: str | os.PathLike[str], campaign_id: str) -> dict[tuple[str, int], list[RecordedUse]]:
@@ -45,7 +49,10 @@ def recorded_playings(path: str | os.PathLike[str], campaign_id: str) -> dict[tu
             coalesce(sum(completion_tokens), 0)::BIGINT AS completion_tokens,
             CASE WHEN count(*) FILTER (calls.status = 'done' AND cost_usd IS NULL) = 0
                  THEN coalesce(sum(cost_usd), 0.0) END::DOUBLE AS cost_usd,
-            coalesce(sum(latency_ms), 0.0)::DOUBLE / 1000 AS seconds
+            coalesce(sum(latency_ms), 0.0)::DOUBLE / 1000 AS seconds,
+            coalesce(sum(lost_tokens), 0)::BIGINT AS lost_tokens,
+            CASE WHEN count(*) FILTER (lost_tokens > 0 AND lost_usd IS NULL) = 0
+                 THEN coalesce(sum(lost_usd), 0.0) END::DOUBLE AS lost_usd
         FROM owners LEFT JOIN (
             FROM calls WHERE campaign_id = $campaign AND calls.status IN ('done', 'failed')
         ) AS calls USING (dialogue_id)

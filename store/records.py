@@ -15,6 +15,8 @@ Verdict = Literal["landed", "missed", "unchecked"]
 CatchOutcome = Literal["asked_again", "ended", "failed", "no_pair", "left_out"]
 Split = Literal["train", "validation", "test"]
 CampaignStatus = Literal["running", "paused", "done"]
+PausedBy = Literal["pause", "budget", "interrupt", "error", "retry-failed"]
+"""`descant pause`, a cap, Ctrl-C or SIGTERM, what makes every dialogue fail, or failed dialogues that were opened again."""
 
 
 class Message(BaseModel):
@@ -61,6 +63,8 @@ class Campaign(Record):
     """Null until the campaign is done."""
     n_seeds: int | None = None
     """Seeds that the last run was given; null when it did not say."""
+    paused_by: PausedBy | None = None
+    """Null while it is not paused, and where an earlier version did not say."""
 
 
 class Seed(Record):

@@ -26,6 +26,8 @@ class Spent(NamedTuple):
     lost_tokens: int
     """At most so many more, for requests that were never answered."""
     lost_usd: float
+    unpriced_lost: int = 0
+    """Calls that lost tokens of unknown price; `lost_usd` is a lower bound when there are any."""
 
 
 def spent(path: str | os.PathLike[str], *campaign_ids: str) -> Spent:
@@ -47,7 +49,8 @@ def _spent(path: str | os.PathLike[str], campaign_ids: Sequence[str], *, by_agen
             coalesce(sum(completion_tokens), 0)::BIGINT AS completion_tokens,
             coalesce(sum(cost_usd), 0.0)::DOUBLE AS cost_usd,
             count(*) FILTER (cost_usd IS NULL AND status IN ('done', 'superseded')) AS unpriced_calls,
-            coalesce(sum(lost_tokens), 0)::BIGINT AS lost_tokens, coalesce(sum(lost_usd), 0.0)::DOUBLE AS lost_usd
+            coalesce(sum(lost_tokens), 0)::BIGINT AS lost_tokens, coalesce(sum(lost_usd), 0.0)::DOUBLE AS lost_usd,
+            count(*) FILTER (lost_tokens > 0 AND lost_usd IS NULL) AS unpriced_lost
         FROM calls WHERE list_contains($campaigns, campaign_id)
         GROUP BY who
         """,
@@ -64,6 +67,8 @@ class Unpriced(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
     lost_tokens: int
+    calls: int
+    """That used, or may have used, such tokens."""
 
 
 def unpriced(path: str | os.PathLike[str], *campaign_ids: str) -> list[Unpriced]:
@@ -74,7 +79,10 @@ def unpriced(path: str | os.PathLike[str], *campaign_ids: str) -> list[Unpriced]
         SELECT agent, model,
             coalesce(sum(prompt_tokens) FILTER (cost_usd IS NULL), 0)::BIGINT AS prompt_tokens,
             coalesce(sum(completion_tokens) FILTER (cost_usd IS NULL), 0)::BIGINT AS completion_tokens,
-            coalesce(sum(lost_tokens) FILTER (lost_usd IS NULL), 0)::BIGINT AS lost_tokens
+            coalesce(sum(lost_tokens) FILTER (lost_usd IS NULL), 0)::BIGINT AS lost_tokens,
+            count(*) FILTER (
+                (cost_usd IS NULL AND status IN ('done', 'superseded')) OR (lost_usd IS NULL AND lost_tokens > 0)
+            ) AS calls
         FROM calls WHERE list_contains($campaigns, campaign_id) AND (cost_usd IS NULL OR lost_usd IS NULL)
         GROUP BY agent, model ORDER BY agent, model
         """,

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from store.database import StoreError, database_path, query
+from store.queries import campaigns_called, the_one_called
 from store.records import Campaign, Dialogue
-from store.writer import Writer
+from store.writer import LOCK_PATIENCE_SECONDS, Writer
 
 
 class ToRetry(NamedTuple):
@@ -31,6 +32,8 @@ class ToRetry(NamedTuple):
     """Failed dialogues that are left, by why they ended: no call of theirs failed, so they would end the same."""
     waiting: int
     """Dialogues that were opened before and have not ended yet."""
+    all_reasons: dict[str, int]
+    """All failed dialogues of these campaigns by why they ended, whichever reasons were asked for."""
 
     @property
     def opened(self) -> list[Dialogue]:
@@ -39,7 +42,7 @@ class ToRetry(NamedTuple):
 
     def paused(self, *, but: str | None = None) -> list[Campaign]:
         """The campaigns' rows, of which none is done any more; without the one that runs."""
-        over = {"status": "paused", "finished_at": None}
+        over = {"status": "paused", "paused_by": "retry-failed", "finished_at": None}
         return [campaign.model_copy(update=over) for campaign in self.campaigns if campaign.campaign_id != but]
 
     @property
@@ -53,6 +56,7 @@ class ToRetry(NamedTuple):
             "reasons": self.reasons,
             "same_again": self.same_again,
             "waiting": self.waiting,
+            "all_reasons": self.all_reasons,
             "campaigns": [campaign.name for campaign in self.campaigns],
         }
 
@@ -65,17 +69,18 @@ def failed_trials(path: str | os.PathLike[str], *, campaign: str | None = None, 
         reasons: only these; they count even where all calls have their answers.
 
     Raises:
-        StoreError: there is no such campaign.
+        StoreError: there is no such campaign, or several are called so.
     """
+    named = None if campaign is None else the_one_called(campaign, campaigns_called(path, campaign))
     campaigns = [
         Campaign(**{**row, "config": orjson.loads(row["config"])})
         for row in query(
             path,
             f"""
             SELECT {", ".join(Campaign.model_fields)} FROM campaigns
-            WHERE $campaign IS NULL OR campaign_id = $campaign OR name = $campaign ORDER BY created_at, campaign_id
+            WHERE $campaign IS NULL OR campaign_id = $campaign ORDER BY created_at, campaign_id
             """,
-            {"campaign": campaign},
+            {"campaign": named or campaign},
         )
     ]
     if campaign is not None and not campaigns:
@@ -102,6 +107,14 @@ def failed_trials(path: str | os.PathLike[str], *, campaign: str | None = None, 
     if played:
         rows = query(path, "SELECT DISTINCT dialogue_id FROM calls WHERE status = 'failed'")
         in_vain = {row["dialogue_id"] for row in rows}
+    why_failed = query(
+        path,
+        """
+        SELECT termination_reason AS reason, count(*) AS n FROM dialogues
+        WHERE status = 'failed' AND list_contains($campaigns, campaign_id) GROUP BY reason ORDER BY n DESC, reason
+        """,
+        {"campaigns": [found.campaign_id for found in campaigns]},
+    )
     (waiting,) = query(
         path,
         "SELECT count(*) AS n FROM dialogues WHERE status = 'open' AND list_contains($campaigns, campaign_id)",
@@ -128,6 +141,7 @@ def failed_trials(path: str | os.PathLike[str], *, campaign: str | None = None, 
         dict(again.most_common()),
         dict(same.most_common()),
         waiting["n"],
+        {row["reason"]: row["n"] for row in why_failed},
     )
 
 
@@ -139,7 +153,7 @@ def reopen_failed(path: str | os.PathLike[str], *, campaign: str | None = None, 
     """
     if not database_path(path).exists():
         raise StoreError(f"there is no database at {str(path)!r}: run a campaign first, or name another with --db")
-    with Writer(path) as writer:  # what a killed run left is in by now
+    with Writer(path, patience_seconds=LOCK_PATIENCE_SECONDS) as writer:  # what a killed run left is in by now
         found = failed_trials(path, campaign=campaign, reasons=reasons)
         writer.append(*found.opened, *found.paused())
     return found

@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 import duckdb
 import orjson
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -31,6 +32,8 @@ SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "tabl
 LOCKED_DOWN = ("SET enable_external_access = false", "SET lock_configuration = true")
 TABLE_ROWS = 200
 """Rows that a table shows; the other formats give all."""
+LEAST_CELL, CELL_GAP = 20, 3
+"""Characters of a value that tell something, and those between two columns."""
 BATCH_ROWS = 2_000
 SPOOL_BYTES = 64 << 20
 
@@ -72,13 +75,39 @@ def table_of(path: str | os.PathLike[str], sql: str, *, limit: int = TABLE_ROWS)
 
 
 def print_table(answer: Answer, console: Console) -> None:
-    """A table that fits the terminal; in a pipe as wide as it needs to be."""
+    """A table that fits the terminal; in a pipe as wide as it needs to be.
+
+    Where a terminal is too narrow to show something of every column, each row is a block of lines instead.
+    """
+    if console.is_terminal and _least_width(answer) > console.width:
+        _print_blocks(answer, console)
+        return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in answer.columns:
         table.add_column(Text(neutral(name)), overflow="ellipsis", no_wrap=True)
     for row in answer.rows:
         table.add_row(*(Text(_cell(value)) for value in row))
     print_wide(table, console)
+
+
+def _least_width(answer: Answer) -> int:
+    """Columns of a terminal in which a table shows each value, or at least its beginning."""
+    texts = [[name, *(_cell(row[place]) for row in answer.rows)] for place, name in enumerate(answer.columns)]
+    return sum(min(LEAST_CELL, max(map(cell_len, column))) + CELL_GAP for column in texts)
+
+
+def _print_blocks(answer: Answer, console: Console) -> None:
+    """Each row as lines of a column and its value; empty ones are left out."""
+    longest = max(map(cell_len, answer.columns), default=0)
+    for number, row in enumerate(answer.rows):
+        console.print(Text(f"{'' if number == 0 else chr(10)}row {number + 1}", style="bold yellow"))
+        block = Table(box=None, show_header=False, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+        block.add_column(no_wrap=True, width=longest, style="bold")
+        block.add_column(overflow="fold")
+        for name, value in zip(answer.columns, row, strict=True):
+            if value is not None:
+                block.add_row(Text(neutral(name)), Text(_cell(value)))
+        console.print(block)
 
 
 def write_answer(path: str | os.PathLike[str], sql: str, format: str, out: str | None, stdout: IO[bytes]) -> None:

@@ -9,14 +9,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from store.database import database_path, reading, rows_of
-from store.live import dialogues_to_play_again, live_of, print_live
+from store.database import StoreError, database_path, reading, rows_of
+from store.live import live_of, print_live
 from store.lock import Lock
 from store.segments import pending_rows
 from store.transcript import neutral, print_wide
 
 ONLY_JUDGING = ("judge", "match")
 """Recipes of judges' calls, which make no dialogues."""
+PAUSES = {
+    "pause": "held by `descant pause`",
+    "budget": "out of budget",
+    "interrupt": "stopped early, by Ctrl-C or a signal",
+    "error": "stopped by an error",
+    "retry-failed": "failed dialogues are to be played again",
+}
+"""What a pause is, by what made it."""
 
 
 CAMPAIGNS = """
@@ -29,39 +37,59 @@ WITH played AS (
 ), counted AS (
     SELECT campaign_id, count(*) FILTER (NOT failed) AS seeds_done, count(*) FILTER (failed) AS seeds_failed
     FROM played GROUP BY campaign_id
+), talks AS (  -- as `run` counts: where dialogues are main ones, what hangs on them (negatives, second answers) is apart
+    SELECT campaign_id, branch = 'main' OR NOT bool_or(branch = 'main') OVER (PARTITION BY campaign_id) AS is_own, status
+    FROM dialogues WHERE branch <> 'candidate'
+), sums AS (
+    SELECT campaign_id, count(*) FILTER (is_own AND status = 'done') AS dialogues_done,
+        count(*) FILTER (is_own AND status = 'failed') AS dialogues_failed,
+        count(*) FILTER (is_own AND status = 'open') AS dialogues_open,
+        count(*) FILTER (NOT is_own AND status <> 'open') AS beside
+    FROM talks GROUP BY campaign_id
 )
-SELECT campaign_id, name, recipe, stats.status, coalesce(seeds_done, 0) AS seeds_done,
+SELECT campaign_id, name, recipe, stats.status, paused_by, coalesce(seeds_done, 0) AS seeds_done,
     coalesce(seeds_failed, 0) AS seeds_failed, n_seeds AS seeds_total,
-    dialogues AS dialogues_done, failed AS dialogues_failed, pairs, created_at, finished_at
+    coalesce(dialogues_done, 0) AS dialogues_done, coalesce(dialogues_failed, 0) AS dialogues_failed,
+    coalesce(dialogues_open, 0) AS dialogues_open, coalesce(beside, 0) AS beside, pairs, created_at, finished_at
 FROM campaign_stats AS stats
-JOIN (SELECT campaign_id, n_seeds, created_at, finished_at FROM campaigns) USING (campaign_id)
+JOIN (SELECT campaign_id, n_seeds, paused_by, created_at, finished_at FROM campaigns) USING (campaign_id)
 LEFT JOIN counted USING (campaign_id)
+LEFT JOIN sums USING (campaign_id)
+WHERE $campaign IS NULL OR campaign_id = $campaign OR name = $campaign
 ORDER BY created_at, campaign_id
 """
 
 
-def status_of(path: str | os.PathLike[str]) -> dict[str, Any]:
+def status_of(path: str | os.PathLike[str], *, campaign: str | None = None) -> dict[str, Any]:
     """Everything `descant status` says, for machines.
 
-    A campaign is `interrupted` when its row says `running` and no process holds the database.
+    A campaign is `interrupted` when its row says that it runs, or that it is held, and no process holds the database.
+
+    Args:
+        campaign: only this one, by id, or those of this name.
+
+    Raises:
+        StoreError: there is no such campaign.
     """
     file = database_path(path)
     writer = Lock(file).alive_holder()
     with reading(file) as connection:
-        campaigns = rows_of(connection, CAMPAIGNS)
+        campaigns = rows_of(connection, CAMPAIGNS, {"campaign": campaign})
+        if campaign is not None and not campaigns:
+            raise StoreError(f"there is no campaign {campaign!r}: `descant status` lists those there are")
         used = rows_of(connection, "SELECT * EXCLUDE (campaign) FROM usage_by_agent ORDER BY campaign_id, agent, model")
-        waiting = dialogues_to_play_again(connection)
         offsets = {row["segment"]: row["byte_offset"] for row in rows_of(connection, "FROM ingested")}
     writer = writer or Lock(file).alive_holder()  # it may have come, or gone, between the two
     usage: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in used:
         usage[row.pop("campaign_id")].append(row)
-    for campaign in campaigns:
-        if campaign["status"] == "running" and writer is None:
-            campaign["status"] = "interrupted"  # its process died; the same command goes on
-        campaign["usage"] = usage[campaign["campaign_id"]]
-        campaign["dialogues_open"] = waiting.get(campaign["campaign_id"], 0)
+    for row in campaigns:
+        if writer is None and (row["status"] == "running" or row["paused_by"] == "pause"):
+            row["status"], row["paused_by"] = "interrupted", None  # its process died; the same command goes on
+        row["usage"] = usage[row["campaign_id"]]
     live, unanswered = live_of(file)
+    if campaign is not None and live is not None and campaign not in (live["campaign_id"], live["name"]):
+        live = None
     return {
         "database": str(file),
         "live": live,
@@ -76,15 +104,16 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     """The same as a table for people."""
     if not status["campaigns"]:
         console.print(Text("no campaign yet: `descant run CONFIG` makes one"))
+    is_live = print_live(status["live"], status["unanswered"], console)
     for number, campaign in enumerate(status["campaigns"]):
-        if number:
+        if number or is_live:
             console.print()
         total = campaign["seeds_total"]
         console.print(
             Text.assemble(
                 (neutral(campaign["name"]), "bold"),
                 f"  {campaign['campaign_id']}  {campaign['recipe']}  ",
-                (campaign["status"], "green" if campaign["status"] == "done" else "yellow"),
+                (_state(campaign), "green" if campaign["status"] == "done" else "yellow"),
             ),
             soft_wrap=not console.is_terminal,
         )
@@ -94,7 +123,7 @@ def print_status(status: dict[str, Any], console: Console) -> None:
                     f"  seeds: {campaign['seeds_done']} done, {campaign['seeds_failed']} failed"
                     f"{'' if total is None else f', {total} in all'} · "
                     f"dialogues: {campaign['dialogues_done']} done, {campaign['dialogues_failed']} failed"
-                    f"{_to_play_again(campaign)} · "
+                    f"{_beside(campaign)} · "
                     f"pairs: {campaign['pairs']}"
                 ),
                 soft_wrap=not console.is_terminal,
@@ -104,15 +133,28 @@ def print_status(status: dict[str, Any], console: Console) -> None:
             unanswered = sum(row["in_flight"] for row in campaign["usage"])
             if unanswered:
                 console.print(Text(f"calls without an answer so far: {unanswered:,}", style="dim"))
-    print_live(status["live"], status["unanswered"], console)
+            if lost := sum(row["lost_tokens"] for row in campaign["usage"]):
+                console.print(Text(_lost(lost, [row["lost_usd"] for row in campaign["usage"]]), style="dim"))
     if status["pending_rows"]:
         who = f"process {status['writer_pid']} is writing" if status["writer_pid"] else "the next run takes them in"
         console.print(Text(f"{status['pending_rows']} rows wait in the journal ({who})", style="dim"))
 
 
-def _to_play_again(campaign: dict[str, Any]) -> str:
-    waiting = campaign["dialogues_open"]
-    return f", {waiting} to be played again" if waiting else ""
+def _state(campaign: dict[str, Any]) -> str:
+    """`running`, `done`, `interrupted`, and a pause by what it is."""
+    return PAUSES.get(campaign["paused_by"] or "", str(campaign["status"]))
+
+
+def _beside(campaign: dict[str, Any]) -> str:
+    waiting, beside = campaign["dialogues_open"], campaign["beside"]
+    again = f", {waiting} to be played again" if waiting else ""
+    return f"{again} (and {beside:,} branches beside them)" if beside else again
+
+
+def _lost(tokens: int, usd: list[float | None]) -> str:
+    known = [cost for cost in usd if cost is not None]
+    cost = "price unknown" if len(known) < len(usd) else f"${_usd(sum(known))}"
+    return f"lost: up to {_short(tokens)} tokens more ({cost}), for requests without an answer"
 
 
 def _usage_table(usage: list[dict[str, Any]]) -> Table:

@@ -19,6 +19,11 @@ SIMILARITY = (
 LENGTH_RATIO = (
     "Words of the chosen conversation by words of the rejected one: above 1, chosen is longer; null when not measured."
 )
+LOST_TOKENS = (
+    "At most so many tokens more, for requests that brought no answer and may be billed all the same; those in flight, and "
+    "those that a kill cut off, are left out."
+)
+LOST_USD = "The same in dollars; null when the price of any is unknown."
 MESSAGES = "STRUCT(role VARCHAR, content VARCHAR)[]"
 
 
@@ -63,6 +68,12 @@ TABLES = (
             Column("created_at", "TIMESTAMP", "First start, UTC."),
             Column("finished_at", "TIMESTAMP", "When it was done, UTC; null until then."),
             Column("n_seeds", "BIGINT", "Seeds that the last run was given; null when it did not say."),
+            Column(
+                "paused_by",
+                "VARCHAR",
+                "What paused it: pause (`descant pause`), budget, interrupt (Ctrl-C), error, retry-failed; else null.",
+                later=True,
+            ),
         ),
     ),
     Table(

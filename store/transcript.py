@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from store.database import reading, rows_of
-from store.queries import resolve
+from store.queries import CALLED, resolve, the_one_called
 
 ROLE_STYLES = {"system": "magenta", "user": "bold cyan", "assistant": "bold green"}
 PERTURBED_STYLE, BETTERED_STYLE = "bold red", "bold blue"
@@ -59,7 +59,7 @@ def print_wide(table: Table, console: Console) -> None:
 
 
 def show(path: str | os.PathLike[str], prefix: str, console: Console) -> None:
-    """Prints what an id, or an unambiguous beginning of one, names: all of one state of the corpus.
+    """Prints what an id, an unambiguous beginning of one, or a campaign's name means: all of one state of the corpus.
 
     The page is laid out first and handed on when the database is closed again: a pager may take its time.
     """
@@ -69,7 +69,9 @@ def show(path: str | os.PathLike[str], prefix: str, console: Console) -> None:
 
 
 def _show(connection: duckdb.DuckDBPyConnection, path: str, prefix: str, console: Console) -> None:
-    kind, identity = resolve(connection, prefix)
+    named = [row["campaign_id"] for row in rows_of(connection, CALLED, [prefix])]
+    campaign = the_one_called(prefix, named)
+    kind, identity = ("campaign", campaign) if campaign is not None else resolve(connection, prefix)
     if kind == "dialogue":
         _show_dialogue(connection, identity, console)
     elif kind == "pair":
@@ -213,7 +215,10 @@ def _show_campaign(connection: duckdb.DuckDBPyConnection, path: str, identity: s
     (campaign,) = rows_of(
         connection, "SELECT config, version, created_at, finished_at FROM campaigns WHERE campaign_id = ?", [identity]
     )
+    config = orjson.loads(campaign.pop("config"))
     _fields(console, stats | campaign)
+    _line(console, Text("config:", style="bold"))
+    _block(console, Text(neutral(_yaml(config))))
     examples = rows_of(
         connection,
         "SELECT 'pair' AS kind, pair_id AS id FROM pairs WHERE campaign_id = $1 UNION ALL "
@@ -280,6 +285,18 @@ def _fields(console: Console, row: dict[str, Any]) -> None:
             _block(console, Text(text))
         else:
             _line(console, Text.assemble((f"{name}: ", "bold"), text))
+
+
+def _yaml(config: Any) -> str:
+    """Settings as a config file has them."""
+    from ruamel.yaml import YAML
+
+    page, yaml = io.StringIO(), YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # its stubs know only null
+    yaml.width = 10_000
+    yaml.dump(config, page)
+    return page.getvalue().rstrip()
 
 
 def _plain(value: Any) -> str:

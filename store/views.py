@@ -9,7 +9,16 @@ Conversations are joined from the left, so that they are built only where they a
 from store.pair_views import PAIR_VIEWS
 from store.pairs import NEAR_IDENTICAL
 from store.requests import AFTER_ROLE, BETWEEN_MESSAGES
-from store.tables import CAMPAIGN_STATUS, JUDGED_LABEL, LENGTH_RATIO, SIMILARITY, TABLES, View
+from store.tables import (
+    CAMPAIGN_STATUS,
+    JUDGED_LABEL,
+    LENGTH_RATIO,
+    LOST_TOKENS,
+    LOST_USD,
+    SIMILARITY,
+    TABLES,
+    View,
+)
 
 SESSIONS = (
     "Dialogues that are done and that the figures a session are of: main branches where there are any, else chosen and "
@@ -125,6 +134,8 @@ VIEWS: dict[str, View] = {
             "cost_usd": "Null when the price of any answered call is unknown; 0 when all are known to be free.",
             "median_latency_ms": "Of answered calls.",
             "p95_latency_ms": "95 % of answered calls took at most this.",
+            "lost_tokens": LOST_TOKENS,
+            "lost_usd": LOST_USD,
         },
         """
         SELECT
@@ -139,7 +150,10 @@ VIEWS: dict[str, View] = {
             round(quantile_cont(calls.latency_ms, 0.5) FILTER (calls.status IN ('done', 'superseded')), 1)
                 AS median_latency_ms,
             round(quantile_cont(calls.latency_ms, 0.95) FILTER (calls.status IN ('done', 'superseded')), 1)
-                AS p95_latency_ms
+                AS p95_latency_ms,
+            coalesce(sum(calls.lost_tokens) FILTER (calls.status <> 'started'), 0)::BIGINT AS lost_tokens,
+            CASE WHEN count(*) FILTER (calls.status <> 'started' AND calls.lost_tokens > 0 AND calls.lost_usd IS NULL) = 0
+                 THEN coalesce(sum(calls.lost_usd) FILTER (calls.status <> 'started'), 0.0) END AS lost_usd
         FROM calls LEFT JOIN campaigns USING (campaign_id)
         GROUP BY calls.campaign_id, calls.agent, calls.model
         """,

@@ -19,6 +19,7 @@ from typing import TypeVar
 import duckdb
 
 from store import segments
+from store.control import NoAnswerError, RefusedError, ask
 from store.database import (
     POLL_SECONDS,
     StoreBusyError,
@@ -53,6 +54,8 @@ HOLD_SECONDS = 0.5
 """How long a batch should hold the database; the next one is smaller or larger by that."""
 BATCH_RANGE = (2 << 20, BATCH_BYTES)
 START_PATIENCE_SECONDS = 15.0
+LOCK_PATIENCE_SECONDS = 4.0
+"""How long a command waits for another that writes and is soon done, such as `retry-failed`; for a campaign it does not."""
 FLUSH_PATIENCE_SECONDS = 60.0
 CLOSE_PATIENCE_SECONDS = 15.0
 
@@ -69,12 +72,19 @@ class Writer:
     Args:
         path: the database.
         ingest_seconds: how long rows may wait in the journal before others see them.
+        patience_seconds: how long to wait for another writer that is no campaign.
 
     Raises:
         StoreError: the folder cannot be written, the file is not ours, its schema is newer, or another writer holds it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, ingest_seconds: float = INGEST_SECONDS) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        ingest_seconds: float = INGEST_SECONDS,
+        patience_seconds: float = 0.0,
+    ) -> None:
         self.path = database_path(path)
         self.unreadable_lines = 0
         """Lines of earlier segments that a kill or a power cut left torn."""
@@ -85,7 +95,7 @@ class Writer:
         """Whether a batch failed that may be in all the same: DuckDB can fail after its commit."""
         self._turnstile = Turnstile(self._folder, is_writer=True)
         self._batch_bytes = BATCH_BYTES
-        self._lock = _take_lock(self.path)
+        self._lock = _take_lock(self.path, patience_seconds)
         try:
             self._offsets = self._at_start(self._open_or_build)
             while not self._at_start(self._ingest_batch):
@@ -331,7 +341,7 @@ def write_through(path: str | os.PathLike[str], records: Iterable[Record]) -> No
         pass  # the holder may have gone while we wrote
 
 
-def _take_lock(file: Path) -> Lock:
+def _take_lock(file: Path, patience_seconds: float) -> Lock:
     """The lock, before anything else is made."""
     if not file.parent.is_dir():
         raise StoreError(f"the folder {str(file.parent)!r} does not exist: create it, or name another with --db")
@@ -344,11 +354,30 @@ def _take_lock(file: Path) -> Lock:
         raise StoreError(
             f"the folder {str(file.parent)!r} cannot be written ({error.strerror}): choose another with --db"
         ) from error
+    campaign: str | None = None
+    deadline = time.monotonic() + patience_seconds
+    while not taken and patience_seconds:
+        campaign = _campaign_on(file)
+        if campaign is not None or time.monotonic() >= deadline:
+            break
+        time.sleep(POLL_SECONDS)
+        taken = lock.take()
     if not taken:
+        steer = "`descant status` shows how it stands, `descant pause` holds it, `descant concurrency N` lets it do more or less"
+        doing = "wait for it to end" if campaign is None else f"it runs {campaign}; {steer}; wait for it to end"
         raise LockedError(
-            f"{str(file)!r} is being written by {lock.holder()}: wait for it to end, or name another database with --db"
+            f"{str(file)!r} is being written by {lock.holder()}: {doing}, or name another database with --db"
         )
     return lock
+
+
+def _campaign_on(file: Path) -> str | None:
+    """The campaign that runs on a database and can be steered, in words; null where none says so."""
+    try:
+        said = ask(file, {"ask": "status"})
+    except (NoAnswerError, RefusedError):
+        return "a campaign"
+    return None if said is None else f"the campaign {str(said.get('name'))!r}"
 
 
 def _take_after_upgrade(lock: Lock) -> bool:

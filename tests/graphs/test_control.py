@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from agents.ledger import Ledger
 from agents.rehearsal.server import ServerSettings, serving
@@ -24,6 +25,7 @@ from graphs.judging import run_judging
 from graphs.progress import Counters, Silent
 from graphs.seeds import load_seeds
 from store.control import RefusedError, address, ask, socket_path
+from store.control_commands import concurrency
 from store.database import query
 from tests.disks import SmallDisk
 from tests.processes import descant, start_descant, wait_until
@@ -172,7 +174,7 @@ def test_a_paused_campaign_sends_nothing_until_it_is_resumed(api_base: str, tmp_
     assert (report.done, report.stop_reason) == (SEEDS, None)
     assert status_of(run.database) == "done"
     assert [line.split(":")[0] for line in run.progress.lines] == [
-        "paused by `descant pause`",
+        "held by `descant pause`",
         "resumed by `descant resume`",
     ]
 
@@ -202,7 +204,7 @@ def test_a_campaign_that_waits_for_a_full_disk_can_be_held_and_let_go(api_base: 
     run.until(lambda said: said["state"] == "waiting")
     paused = descant("pause", cwd=small_disk.place)
     assert (paused.returncode, paused.stderr) == (0, "")
-    assert "controlled is paused" in paused.stdout
+    assert "controlled is held" in paused.stdout
     assert "is full: the campaign waits" in (status := descant("status", cwd=small_disk.place).stdout)
     assert "and held by `descant pause`" in status
     for what in ("resume", "pause"):
@@ -224,8 +226,8 @@ def test_more_dialogues_at_once_begin_while_it_runs_and_fewer_end_after_theirs(a
         run.until(lambda said: said["open"] == 2)
         assert run.report().done == 30
     assert run.progress.lines[1:3] == [
-        "concurrency 4 -> 9 by `descant concurrency`",
-        "concurrency 9 -> 2 by `descant concurrency`",
+        "4 -> 9 dialogues at once, by `descant concurrency`",
+        "9 -> 2 dialogues at once, by `descant concurrency`",
     ]
 
 
@@ -236,6 +238,11 @@ def test_the_two_branches_of_a_music_seed_count_as_two_dialogues(api_base: str, 
         assert run.ask("concurrency", n=7)["concurrency"] == 6
         run.until(lambda said: said["open"] == 6)
         assert run.ask("concurrency", n=1)["concurrency"] == 2
+        told = CliRunner().invoke(concurrency, ["3", "--db", str(run.database)]).output
+        assert told.startswith(
+            "controlled: 2 -> 2 dialogues at once (not 3: a seed's 2 branches play side by side, and each"
+        )
+        assert "(not" not in CliRunner().invoke(concurrency, ["4", "--db", str(run.database)]).output
 
 
 @pytest.mark.chain
@@ -247,13 +254,13 @@ def test_a_held_campaign_that_is_interrupted_ends_and_goes_on_by_its_command(api
     wait_until(lambda: (ask(database, {"ask": "status"}) or {"calls_sent": 0})["calls_sent"] >= 8)
     paused = descant("pause", cwd=tmp_path)
     assert (paused.returncode, paused.stderr) == (0, "")
-    assert paused.stdout == "controlled is paused: no call is out; `descant resume` goes on\n"
+    assert paused.stdout == "controlled is held: no call is out; `descant resume` goes on\n"
     status = descant("status", cwd=tmp_path)
     assert "now: controlled is held by `descant pause`: `descant resume` goes on\n" in status.stdout
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "paused by `descant pause`" in err
+    assert "held by `descant pause`" in err
     assert "the same command goes on from here" in out
     resumed = descant("resume", cwd=tmp_path)
     assert resumed.returncode == 2

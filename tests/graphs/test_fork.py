@@ -402,3 +402,14 @@ def test_the_command_forks_tells_and_shows_the_places(database: Path, original: 
     assert f"shares its first 4 turns with {original['dialogue_id']}" in shown
     as_json = json.loads(runner.invoke(descant, [*arguments, "--json"]).output)
     assert (as_json["done"], as_json["calls_sent"]) == (1, 0)
+
+
+def test_a_limit_forks_the_first_seeds_and_more_may_follow(database: Path) -> None:
+    settings, seeds, trunks = fork_of(database, "first", "2", limit=1)
+    assert len(seeds) == len(trunks) == 1
+    first = run_campaign(settings, seeds, database, trunks=trunks)
+    assert (first.done, first.seeds) == (1, 1)
+    whole = forked(database, "first", 2)
+    assert (whole.campaign_id, whole.done, whole.seeds) == (first.campaign_id, 2, 2)
+    asked = CliRunner().invoke(build(), ["fork", "first", "--at", "2", "--limit", "0", "--db", str(database)])
+    assert asked.exit_code == 2

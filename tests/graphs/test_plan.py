@@ -1,11 +1,14 @@
 """Plans: what a campaign will take, told from a few of its dialogues, before anything is sent or written."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from agents.rehearsal.server import ServerSettings, serving
 from configs.comparison import load_campaigns
@@ -14,8 +17,8 @@ from configs.settings import CampaignSettings
 from graphs.campaign import CampaignReport, run_campaign
 from graphs.cast import ModelMissingError
 from graphs.commands import plan as plan_command
-from graphs.plan import Forecast, Plan, Range, check_budget, plan_campaign
-from graphs.plan_table import amount
+from graphs.plan import Forecast, Plan, Range, _range, check_budget, plan_campaign
+from graphs.plan_table import amount, print_plans
 from graphs.rehearse import PADDING, padded
 from graphs.seeds import load_seeds
 from store.database import query
@@ -301,3 +304,75 @@ def test_the_command_prints_every_role_of_every_recipe_and_json_for_machines(tmp
 )
 def test_counts_fit_into_a_column(count: float, shown: str) -> None:
     assert amount(count) == shown
+
+
+def test_what_recorded_playings_lost_is_foreseen_as_well(tmp_path: Path) -> None:
+    database = tmp_path / "c.duckdb"
+    with serving() as api_base:
+        settings = over_http(api_base)
+        run(settings, database)
+        before = plan_of(over_http(api_base, limit=12), database)
+        lose(database, tokens=1000, usd=0.5)
+        after = plan_of(over_http(api_base, limit=12), database)
+    calls = sum(counts[0] for counts in used(database).values())
+    assert before.lost_tokens == 0
+    assert after.lost_tokens == 1000 * calls
+    assert after.total.tokens.expected - before.total.tokens.expected == pytest.approx(1000 * calls)
+    assert after.total.completion_tokens == before.total.completion_tokens
+    dearest = CHEAP["output"] / 1e6  # the config's price goes before what was recorded
+    assert before.total.usd is not None
+    assert after.total.usd is not None
+    assert after.total.usd.expected - before.total.usd.expected == pytest.approx(1000 * calls * dearest)
+    page = io.StringIO()
+    print_plans([after], [], Console(file=page))
+    assert "their requests without an answer count too, at the most they can cost" in page.getvalue()
+
+
+def test_a_price_that_is_given_later_tells_what_was_spent_before(tmp_path: Path) -> None:
+    database = tmp_path / "c.duckdb"
+    with serving() as api_base:
+        run(over_http(api_base, price=None), database)
+        lose(database, tokens=100, usd=None)
+        unknown = plan_of(over_http(api_base, limit=12, price=None), database)
+        known = plan_of(settings := over_http(api_base, limit=12, **{"budget": {"usd": 5.0}}), database)
+    assert [usage.usd for usage in unknown.spent.values()] == [None, None]
+    prompt, completion, calls = (sum(counts[place] for counts in used(database).values()) for place in (1, 2, 0))
+    spent = sum(usage.usd or 0.0 for usage in known.spent.values())
+    assert spent == pytest.approx((prompt * 1.0 + completion * 10.0 + 100 * calls * 10.0) / 1e6)
+    (verdict,) = check_budget([known], settings)
+    assert verdict.verdict == "enough"
+    assert verdict.spent == pytest.approx(spent)
+
+
+def test_models_without_a_price_are_told_once_with_their_roles(tmp_path: Path) -> None:
+    default = {"model": "hosted_vllm/nobody", "max_tokens": 200}
+    settings = real(
+        tmp_path, recipe="music", turns=1, models={"default": default, "judges": [{}, {}]}, judge_pairs=True
+    )
+    (line,) = plan_of(settings, tmp_path / "c.duckdb", sample=1).unpriced
+    assert line.startswith(
+        "hosted_vllm/nobody (user, assistant, perturbation, judge): give it in dollars a million tokens"
+    )
+
+
+def test_the_low_end_is_not_nothing_where_every_playing_used_some() -> None:
+    assert _range([[10, 10, 10], [1000, 1000, 1000]], 5).low == 10
+    assert _range([[0, 0, 0], [1000, 1000, 1000]], 5).low == 0
+    assert _range([[10, 10, 10], [1000, 1000, 1000]], 0).low == 0
+    steady = _range([[100, 100, 100], [101, 101, 101], [102, 102, 102]], 50)
+    assert 102 < steady.low < steady.expected == 50 * 101
+
+
+def over_http(
+    api_base: str, *, limit: int = 6, price: dict[str, float] | None = CHEAP, **given: Any
+) -> CampaignSettings:
+    """A dialogue of two answers, asked over HTTP."""
+    default = {"model": "hosted_vllm/default", "api_base": api_base, "price": price}
+    data = {"name": "http", "recipe": "dialogue", "turns": 2, "seeds": {"format": "rehearsal", "limit": limit}}
+    return CampaignSettings.model_validate({**data, "models": {"default": default}, **given})
+
+
+def lose(database: Path, *, tokens: int, usd: float | None) -> None:
+    """As if each call had lost so much before its answer came."""
+    with duckdb.connect(database) as connection:
+        connection.execute("UPDATE calls SET lost_tokens = ?, lost_usd = ?", [tokens, usd])

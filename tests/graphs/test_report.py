@@ -64,3 +64,20 @@ def test_the_gate_tells_what_it_caught(
     report = REPORT._replace(caught=caught, caught_outcomes=outcomes)
     lines = report_lines(report, database="corpus.duckdb", skipped=0)
     assert [line for line in lines if line.startswith("gate")] == ([] if expected is None else [expected])
+
+
+def told(**changed: Any) -> list[str]:
+    return report_lines(REPORT._replace(**changed), database="c.duckdb", skipped=0)
+
+
+def test_what_was_lost_stands_beside_what_answers_cost() -> None:
+    assert "tokens     1 in, 1 out, $0.0000" in told()
+    lines = told(lost_tokens=3400, lost_usd=0.01)
+    assert "tokens     1 in, 1 out, $0.0000 for answers" in lines
+    assert "lost       up to 3400 tokens more ($0.0100): requests without an answer may be billed too" in lines
+    assert any("up to 3400 tokens more (price unknown)" in line for line in told(lost_tokens=3400, lost_usd=None))
+
+
+def test_failed_dialogues_are_told_how_to_be_tried_again() -> None:
+    assert not [line for line in told(calls_failed=2) if "retry-failed" in line]
+    assert "try again  descant retry-failed --db c.duckdb, then the same command again" in told(done=18, failed=2)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from starlette.responses import Response
 
 from agents.rehearsal.backend import complete
@@ -16,6 +17,7 @@ from configs.settings import CampaignSettings
 from graphs.campaign import is_over, run_campaign
 from graphs.seeds import load_seeds
 from store.control import ask
+from store.control_commands import retry_failed
 from store.database import StoreError, query
 from store.retry import failed_trials, reopen_failed
 from store.status import status_of
@@ -270,6 +272,28 @@ def test_only_the_named_campaign_and_reason_are_opened(tmp_path: Path) -> None:
     assert rest.reasons == dict((Counter(everything.reasons) - Counter(overflown.reasons)).most_common())
     with pytest.raises(StoreError, match="there is no campaign 'three'"):
         reopen_failed(database, campaign="three")
+
+
+def test_a_reason_by_which_nothing_failed_is_told_with_those_there_are(tmp_path: Path) -> None:
+    with scripted_server(lambda _: failure(400, "maximum context length is 8 tokens")) as server:
+        play(settings_for(server.url, "dialogue"), tmp_path / "corpus.duckdb")
+    at = ["--db", str(tmp_path / "corpus.duckdb")]
+    asked = CliRunner().invoke(retry_failed, [*at, "--reason", "bogus", "--reason", "context_overflow"])
+    assert asked.output.splitlines()[-1] == "no dialogue failed by bogus: there are 6 context_overflow"
+    assert "6 failed dialogues are to be played again" in asked.output
+    database = tmp_path / "none.duckdb"
+    Writer(database).close()
+    nothing = CliRunner().invoke(retry_failed, ["--db", str(database), "--reason", "bogus"])
+    assert nothing.output == "no dialogue failed: nothing to play again\n"
+
+
+def test_a_name_that_several_campaigns_have_is_refused(tmp_path: Path) -> None:
+    database = tmp_path / "corpus.duckdb"
+    with scripted_server(lambda _: failure(503, "overloaded")) as server:
+        ids = [play(settings_for(server.url, "dialogue", turns=turns), database).campaign_id for turns in (1, 2)]
+    with pytest.raises(StoreError, match=f"several campaigns are called 'retried' .{ids[0]}, {ids[1]}.: give the id"):
+        reopen_failed(database, campaign="retried")
+    assert {found.campaign_id for found in reopen_failed(database, campaign=ids[1]).campaigns} == {ids[1]}
 
 
 @pytest.mark.chain

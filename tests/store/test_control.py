@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import socket
 import threading
 import time
@@ -26,7 +27,7 @@ from store.control import (
 from store.database import StoreError
 from store.records import Record
 from store.status import print_status, status_of
-from store.writer import Writer
+from store.writer import LockedError, Writer
 from tests.store.store_samples import campaign
 
 Answer = Callable[[bytes], bytes]
@@ -141,26 +142,63 @@ def test_status_shows_the_budget_and_each_endpoints_limiter(fill: Callable[[Reco
     }
     budget = [spent | {"role": None}, spent | {"role": "judge", "usd_cap": None, "calls_cap": None, "tokens_cap": 10}]
     live: dict[str, Any] = {
+        "campaign_id": "camp_a",
         "name": "first",
         "state": "waiting",
         "trouble": "the disk is full",
+        "unit": "dialogues",
+        "total": 2400,
+        "done": 1234,
+        "failed": 56,
         "open": 16,
         "concurrency": 32,
     }
     live |= {"calls_in_flight": 16, "calls_a_second": 7.25, "budget": budget, "limiters": [limiter]}
     with listening(db, lambda _: json.dumps(live).encode() + b"\n"):
-        found = status_of(db)
+        found = status_of(db, campaign="first")
     assert found["live"] == live
     page = io.StringIO()
     print_status(found, Console(file=page, width=80))
     lines = page.getvalue().splitlines()
-    assert "now: first is waiting (the disk is full)" in lines
-    assert "  dialogues: 16 open, 32 at once · calls: 16 in flight, 7.2/s" in lines
+    assert lines[0] == "now: first is waiting (the disk is full)"
+    assert "  dialogues: 1,234 of 2,400 done, 56 failed, 16 open, at most 32 at once" in lines
+    assert "  calls: 16 in flight, 7.2/s" in lines
     assert "  budget: $0.5000 of $2 · 1,234 of 5,000 calls" in lines
     assert "  budget of the judge: 9 of 10 tokens" in lines
     (row,) = [line.split() for line in lines if line.startswith("openai/big")]
     assert row == ["openai/big", "16", "17", "9", "3", "1.5", "600", "calls"]
     assert max(map(len, lines)) <= 80
+
+
+def test_who_asks_for_another_campaign_is_not_told_of_the_one_that_runs(fill: Callable[..., Path], db: Path) -> None:
+    fill(campaign(), campaign("camp_b", name="second"))
+    with listening(db, lambda _: b'{"campaign_id": "camp_a", "name": "first"}\n'):
+        found = status_of(db, campaign="camp_b")
+    assert (found["live"], [row["name"] for row in found["campaigns"]]) == (None, ["second"])
+    with pytest.raises(StoreError, match="there is no campaign 'third'"):
+        status_of(db, campaign="third")
+
+
+def test_a_writer_that_meets_a_running_campaign_says_at_once_how_to_steer_it(db: Path) -> None:
+    with Writer(db), listening(db, lambda _: b'{"name": "first"}\n'):
+        started = time.monotonic()
+        with pytest.raises(LockedError, match=r"runs the campaign 'first'; `descant status` .*`descant concurrency N`"):
+            Writer(db, patience_seconds=30.0)
+    assert time.monotonic() - started < 5.0
+
+
+def test_a_writer_waits_for_another_one_that_is_soon_done(db: Path) -> None:
+    first = Writer(db)
+    closing = threading.Timer(0.3, first.close)
+    closing.start()
+    with Writer(db, patience_seconds=30.0):
+        assert closing.finished.is_set()
+    closing.join()
+
+
+def test_a_writer_that_has_waited_in_vain_says_who_writes(db: Path) -> None:
+    with Writer(db), pytest.raises(LockedError, match=f"by process {os.getpid()}: wait for it to end"):
+        Writer(db, patience_seconds=0.1)
 
 
 def test_a_campaign_that_ends_in_the_middle_listens_no_more(db: Path) -> None:

@@ -1,14 +1,18 @@
 """What a pair costs and how good it is, as views: of small corpora that are counted by hand."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from scipy.stats import binomtest
 
 from store.database import query
 from store.pair_figures import method_stats, pair_stats, unmeasured_methods, unmeasured_pairs
+from store.pair_report import reports_of
+from store.pair_table import print_report
 from store.records import CatchOutcome, Caught, Judgement, MethodStats, Pair, PairStats, Record
 from tests.store.store_samples import call, campaign, corpus, pair_corpus
 
@@ -88,7 +92,40 @@ def test_a_pair_costs_what_the_campaign_paid_superseded_and_failed_calls_too(fil
         "prompt_tokens_a_pair": 78.5,
         "completion_tokens_a_pair": 7.5,
         "cost_usd_a_pair": 0.375,
+        "lost_tokens": 0,
+        "lost_usd": 0.0,
+        "lost_tokens_a_pair": 0.0,
+        "lost_usd_a_pair": 0.0,
     }
+
+
+def test_what_requests_without_an_answer_may_have_cost_is_told_apart_from_what_answers_cost(fill: Fill) -> None:
+    db = fill(
+        campaign(),
+        pair(1),
+        pair(2),
+        call("call_1", cost_usd=0.5, lost_tokens=100, lost_usd=0.25),
+        call("call_2", cost_usd=None, status="failed", lost_tokens=300, lost_usd=0.75),
+        call("call_3", cost_usd=None, status="started", lost_tokens=999, lost_usd=9.0),  # still out
+    )
+    (row,) = query(db, "SELECT cost_usd, lost_tokens, lost_usd, lost_tokens_a_pair, lost_usd_a_pair FROM pair_costs")
+    assert tuple(row.values()) == (0.5, 400, 1.0, 200.0, 0.5)
+    (usage,) = query(db, "SELECT cost_usd, lost_tokens, lost_usd FROM usage_by_agent")
+    assert tuple(usage.values()) == (0.5, 400, 1.0)
+    (report,) = reports_of(db, ["camp_a"])
+    page = io.StringIO()
+    print_report([report], Console(file=page))
+    shown = [" ".join(line.split()) for line in page.getvalue().splitlines()]
+    assert "tokens lost, at most 200" in shown
+    assert "USD lost, at most 0.5" in shown
+
+
+def test_lost_tokens_without_a_price_make_the_lost_dollars_unknown(fill: Fill) -> None:
+    db = fill(
+        campaign(), pair(1), call("call_1", lost_tokens=0, lost_usd=None), call("call_2", lost_tokens=5, lost_usd=None)
+    )
+    assert query(db, "SELECT lost_usd FROM usage_by_agent") == [{"lost_usd": None}]
+    assert query(db, "SELECT lost_usd FROM pair_costs") == [{"lost_usd": None}]
 
 
 def test_one_answered_call_of_unknown_price_makes_the_cost_unknown(fill: Fill) -> None:

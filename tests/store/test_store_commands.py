@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
+from ruamel.yaml import YAML
 
 from configs.errors import DescantError
 from store.commands import COMMANDS
 from store.journal import Journal
 from store.queries import preference_pairs
 from store.segments import journal_folder
-from store.sql import write_answer
+from store.sql import print_table, table_of, write_answer
 from store.transcript import neutral, show
 from store.writer import Writer
 from tests.store.store_samples import NASTY, call, campaign, corpus, one_of_each, turn
@@ -77,6 +78,41 @@ def test_every_kind_of_thing_is_shown(fill: Callable[..., Path]) -> None:
         assert result.exit_code == 0, identity
         assert identity in result.output
         assert "\x00" not in result.output
+
+
+def test_a_campaign_is_shown_by_its_name_with_its_config_as_a_config_file_has_it(fill: Callable[..., Path]) -> None:
+    config = {
+        "recipe": "music",
+        "turns": 5,
+        "models": {"default": {"model": "openai/x", "params": {}}},
+        "kinds": ["a", "b"],
+    }
+    db = fill(campaign(config=config), campaign("camp_b", name="twice"), campaign("camp_c", name="twice"))
+    shown = call_command("show", "first", db=db).output
+    assert shown == call_command("show", "camp_a", db=db).output
+    page = shown.partition("config:\n")[2].splitlines()
+    assert all(line.startswith("  ") for line in page)
+    assert YAML(typ="safe").load("\n".join(page)) == config
+    assert [line.strip() for line in page][:2] == ["recipe: music", "turns: 5"]
+    assert "several campaigns are called 'twice' (camp_b, camp_c)" in error_of(call_command("show", "twice", db=db))
+
+
+def test_an_answer_of_more_columns_than_a_terminal_holds_is_shown_row_by_row(fill: Callable[..., Path]) -> None:
+    said = "the endpoint said " + "no " * 40
+    db = fill(campaign(), call("call_00000001", status="failed", error=said, finish_reason="server_error"))
+    file = io.StringIO()
+    print_table(table_of(db, "FROM errors"), Console(file=file, force_terminal=True, color_system=None, width=80))
+    lines = file.getvalue().splitlines()
+    assert lines[0] == "row 1"
+    assert max(map(len, lines)) <= 80
+    assert ["reason", "server_error"] in [line.split() for line in lines]
+    assert said.replace(" ", "") in "".join(line[12:] for line in lines).replace(" ", "")
+    narrow = io.StringIO()
+    print_table(table_of(db, "SELECT id, reason FROM errors"), Console(file=narrow, force_terminal=True, width=80))
+    assert "row 1" not in narrow.getvalue()
+    pipe = io.StringIO()
+    print_table(table_of(db, "FROM errors"), Console(file=pipe, width=80))
+    assert "row 1" not in pipe.getvalue()
 
 
 def test_a_terminal_gets_colours_and_a_pipe_gets_none(fill: Callable[..., Path]) -> None:
