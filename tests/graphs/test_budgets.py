@@ -123,13 +123,13 @@ def test_what_was_spent_without_a_price_counts_once_there_is_one(tmp_path: Path)
         priced = settings_for(address, models={"default": default}, budget={"usd": 1e-9})
         spent, by_role = spent_so_far(database, [report.campaign_id], priced.budget, priced.models)
         wanted = (report.prompt_tokens * 1.0 + report.completion_tokens * 2.0) / 1e6
-        assert spent.lost_usd == pytest.approx(wanted)
-        assert sum(one.lost_usd for one in by_role.values()) == pytest.approx(wanted)
+        assert (spent.cost_usd, spent.lost_usd) == (pytest.approx(wanted), 0.0)  # it was answered, so it is not lost
+        assert sum(one.cost_usd for one in by_role.values()) == pytest.approx(wanted)
         again = run(priced, database)
         assert again.calls_sent == 0
         assert again.stop_reason is not None
     untouched, _ = spent_so_far(database, [report.campaign_id], BudgetSettings(), priced.models)
-    assert untouched.lost_usd == 0.0
+    assert (untouched.cost_usd, untouched.lost_usd) == (0.0, 0.0)
 
 
 def test_a_role_s_cap_in_dollars_asks_for_that_role_s_price_alone(tmp_path: Path) -> None:
