@@ -16,6 +16,7 @@ import os
 import queue
 import re
 import secrets
+import stat
 import threading
 import time
 from collections import defaultdict, deque
@@ -35,6 +36,8 @@ SEGMENT_BYTES = 64 << 20
 FSYNC_SECONDS = 0.25
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Errors that pass when somebody makes room; EFBIG is a limit on the size of a process's files."""
+NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
+"""What a file system says that cannot sync a folder."""
 RETRY_SECONDS = 0.5
 """Between two tries on a full disk."""
 FULL_DISK_PATIENCE_SECONDS = 5.0
@@ -89,6 +92,8 @@ class Journal:
         self._fd: int | None = None
         self._size = 0
         self._dirty = False
+        self._is_named = True
+        """Whether the segment's name is on disk too."""
         self._retired: list[int] = []
         self._failure: OSError | None = None
         self._full_at_write = False
@@ -171,16 +176,19 @@ class Journal:
             due, self._retired = self._retired, []
             if self._dirty and self._fd is not None:
                 due.append(os.dup(self._fd))
-            self._dirty = False
+            if not self._is_named:
+                due += _folders(self.folder)
+            self._dirty, self._is_named = False, True
         full = []
         for fd in due:
             try:
-                os.fdatasync(fd)
+                os.fsync(fd) if stat.S_ISDIR(os.fstat(fd).st_mode) else os.fdatasync(fd)
             except OSError as error:
                 if error.errno in FULL_DISK:
                     full.append(fd)
                     continue
-                self._failure = error
+                if error.errno not in NO_SYNC:
+                    self._failure = error
             os.close(fd)
         with self._lock:
             self._retired += full
@@ -312,7 +320,7 @@ class Journal:
                 if is_same_file(fd, path):
                     break
             os.close(fd)  # taken for abandoned and removed, between our open and our flock
-        self._fd, self._size = fd, 0
+        self._fd, self._size, self._is_named = fd, 0, False
 
     def _retire(self) -> None:
         """Gives the current segment up; it is synced and closed by the next `sync`."""
@@ -322,7 +330,7 @@ class Journal:
 
     def _sync_forever(self) -> None:
         while not self._closing.wait(FSYNC_SECONDS):
-            if self._dirty or self._retired:
+            if self._dirty or self._retired or not self._is_named:
                 self.sync()
 
     def _error(self, error: OSError) -> JournalError:
@@ -330,6 +338,15 @@ class Journal:
             f"the journal {str(self.folder)!r} cannot be written ({error.strerror or error}): free some space, or mend the "
             "folder, and run the same command again"
         )
+
+
+def _folders(folder: Path) -> list[int]:
+    """The journal's folder and the one that it lies in, opened: a power cut must lose neither's name, nor a segment's."""
+    opened = []
+    for place in (folder, folder.parent):
+        with contextlib.suppress(OSError):  # one that may not be read is not synced
+            opened.append(os.open(place, os.O_RDONLY | os.O_DIRECTORY))
+    return opened
 
 
 def full_disk(place: Path) -> str:

@@ -226,6 +226,40 @@ def test_an_error_that_is_no_full_disk_fails_all_who_wait(tmp_path: Path, monkey
     assert _lines(tmp_path / "j") == line_of(turn(4))
 
 
+def test_the_names_of_segments_and_of_their_folder_are_put_on_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut may lose a file whose content is safe."""
+    monkeypatch.setattr(journal_module, "FSYNC_SECONDS", 60.0)
+    synced: set[str] = set()
+
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.add(str(Path(f"/proc/self/fd/{fd}").readlink())))
+    folder = tmp_path / "j"
+    with Journal(folder, segment_bytes=1) as journal:
+        assert synced == set()  # whoever opens it does not wait for the disk
+        journal.sync()
+        assert synced == {str(folder), str(tmp_path)}
+        synced.clear()
+        journal.append(turn(1))
+        journal.sync()
+        assert synced == set()
+        journal.append(turn(2))  # in a segment of its own
+        assert synced == set()
+        journal.sync()
+        assert str(folder) in synced
+
+
+def test_a_folder_that_cannot_be_synced_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(_: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", cannot)
+    with Journal(tmp_path / "j") as journal:
+        journal.sync()
+        journal.append(turn(1))
+    assert _lines(tmp_path / "j") == line_of(turn(1))
+
+
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "RETRY_SECONDS", 0.01)
