@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from configs.model_settings import LENGTHS, NUMBERS
 from configs.settings import BudgetSettings, CapSettings
 from store.records import Message
 
@@ -268,6 +269,6 @@ def most_tokens(sent: Sequence[Message], parameters: Mapping[str, Any]) -> Most:
         for value in given.values()
         if isinstance(value, dict | list)
     )
-    longest = max(int(given.get(name) or 0) for name in ("max_tokens", "max_completion_tokens"))
-    answers = max(int(given.get(name) or 1) for name in ("n", "best_of"))
+    longest = max(int(given.get(name) or 0) for name in LENGTHS)
+    answers = max(int(given.get(name) or 1) for name in NUMBERS)
     return Most(prompt, longest * answers)

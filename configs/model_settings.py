@@ -3,9 +3,11 @@
 Settings hold no secrets: a key is named (`env:NAME`), never written.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
@@ -46,6 +48,12 @@ SENDS_BY_ITSELF = frozenset(
 """Words that make LiteLLM ask again, or ask another model."""
 UNNAMED_MODEL = "rehearsal/default"
 """What plays a role that no config names a model for."""
+MOST_TOKENS = 10**9
+"""No answer has more."""
+LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
+"""Words under `params` that bound an answer, whichever a provider goes by: budgets hold the largest."""
+NUMBERS = ("n", "best_of")
+"""And those that ask for several."""
 Role = Literal["user", "assistant", "perturbation", "judge"]
 Transport = Literal["auto", "direct", "litellm"]
 KEY_FIELDS = ("api_key", "headers")
@@ -99,7 +107,7 @@ class RoleSettings(Settings):
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Nucleus sampling; null sends nothing."""
-    max_tokens: Annotated[int, Field(strict=True, ge=1)] | None = None
+    max_tokens: Annotated[int, Field(strict=True, ge=1, le=MOST_TOKENS)] | None = None
     """Completion tokens at most."""
     timeout_seconds: Annotated[float, Field(gt=0.0)] | None = None
     """For one attempt, from sending to the whole answer."""
@@ -140,8 +148,6 @@ class RoleSettings(Settings):
     def _plain_address(cls, value: str | None) -> str | None:
         if value is None:
             return value
-        from urllib.parse import urlsplit
-
         parts = urlsplit(value)
         if "@" in value or parts.query or parts.fragment:
             raise ValueError(
@@ -154,15 +160,24 @@ class RoleSettings(Settings):
     @field_validator("params")
     @classmethod
     def _no_secret_params(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        extra = (value or {}).get("extra_body")
-        for name in [*(value or {}), *(extra if isinstance(extra, dict) else {})]:
+        given = dict(value or {})
+        extra = given.get("extra_body")
+        for name, content in [*given.items(), *(extra.items() if isinstance(extra, dict) else ())]:
             if name in OWN_SETTINGS:
                 raise ValueError(f"params.{name} is refused: use the setting of the role itself")
             if name in SENDS_BY_ITSELF:
                 raise ValueError(
                     f"params.{name} is refused: requests that LiteLLM sends by itself would pass budgets and limits"
                 )
+            is_count = type(content) is int and 1 <= content <= MOST_TOKENS
+            if name in (*LENGTHS, *NUMBERS) and content is not None and not is_count:
+                raise ValueError(f"params.{name} is a whole number from 1 to {MOST_TOKENS}")
+            if name == "max_tokens" and content is None and not given.get("max_completion_tokens"):
+                raise ValueError(
+                    "params.max_tokens is null, and nothing else bounds an answer: give params.max_completion_tokens"
+                )
         for name, content in _leaves_of(value):
+            _refuse_what_json_lacks(name, content)
             if SECRET_PARAMETER.search(name) or (isinstance(content, str) and LOOKS_LIKE_A_KEY.search(content)):
                 raise ValueError(f"params.{name} is refused, since params are stored: export it as LiteLLM's variable")
         return value
@@ -183,6 +198,25 @@ class RoleSettings(Settings):
                         f"checkpoint and {name} are both given: a checkpoint is served on this machine; drop one of the two"
                     )
         return self
+
+
+def _refuse_what_json_lacks(name: str, value: Any) -> None:
+    """What requests are made of, and are known again by."""
+    is_number = type(value) is float and math.isfinite(value)
+    is_whole = type(value) is int and -(2**63) <= value < 2**64
+    if not (value is None or is_number or is_whole or isinstance(value, str | bool | dict | list)):
+        what = "a whole number over 64 bits" if type(value) is int else f"no JSON ({type(value).__name__})"
+        raise ValueError(f"params.{name} is {what}, which no request can carry: write it as a text, or leave it out")
+
+
+def _canonical(address: str) -> str:
+    """An address without what makes no difference: a slash at its end, capitals of its host, the usual port."""
+    parts = urlsplit(address)
+    host, port = parts.hostname or "", parts.port
+    host = f"[{host}]" if ":" in host else host
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    where = host if port in (None, usual) else f"{host}:{port}"
+    return f"{parts.scheme}://{where}{parts.path.rstrip('/')}"
 
 
 def _leaves_of(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -218,6 +252,11 @@ class ModelSettings(Settings):
     transport: Transport = "auto"
     rpm: float | None = None
     tpm: float | None = None
+
+    @property
+    def endpoint(self) -> tuple[str, str | None]:
+        """Model and address, the same for every way to write an address."""
+        return self.model, None if self.api_base is None else _canonical(self.api_base)
 
     def sampling(self) -> dict[str, Any]:
         """What changes the text that comes back: part of a campaign's identity; endpoint and patience are not."""

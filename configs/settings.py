@@ -208,7 +208,7 @@ class CapSettings(Settings):
     """Hard caps; null is no cap."""
 
     usd: Annotated[float, Field(gt=0.0)] | None = None
-    """Dollars, by LiteLLM\'s prices."""
+    """Dollars, by the roles' prices (`models.*.price`, else LiteLLM's)."""
     tokens: Annotated[int, Field(strict=True, gt=0)] | None = None
     """Prompt and completion together."""
     calls: Annotated[int, Field(strict=True, gt=0)] | None = None

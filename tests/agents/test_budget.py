@@ -311,6 +311,13 @@ def test_a_request_holds_more_than_any_tokenizer_makes_of_it() -> None:
     assert most_tokens((), {"max_tokens": 1, "tools": [{"name": "y" * 300}]}).prompt > 300
 
 
+def test_of_several_words_for_an_answer_s_length_the_largest_is_held() -> None:
+    for word in ("max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict"):
+        for params in ({word: 900}, {"extra_body": {word: 900}}):
+            assert most_tokens((), {"max_tokens": 5, **params}).completion == 900
+    assert most_tokens((), {"max_tokens": 5, "n": 3}).completion == 15
+
+
 def test_prompt_and_completion_are_held_each_at_its_price() -> None:
     price = price_of(ModelSettings(model="hosted_vllm/x", price=PriceSettings(input=1.0, output=50.0)))
     most = most_tokens((said("user", "x" * 936),), {"max_tokens": 100})

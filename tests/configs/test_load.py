@@ -213,6 +213,34 @@ def test_parameters_that_a_role_has_itself_or_that_ask_behind_our_back_are_refus
     assert "is refused" in mistake(tmp_path, f"models: {{default: {{params: {params}}}}}")
 
 
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ("{top_k: 18446744073709551616}", "params.top_k is a whole number over 64 bits"),
+        ("{logit_bias: {7: [-9223372036854775809]}}", "over 64 bits"),
+        ("{extra_body: {salt: 99999999999999999999}}", "params.salt is a whole number over 64 bits"),
+        ("{min_p: .inf}", "params.min_p is no JSON (float)"),
+        ("{day: 2026-01-01}", "params.day is no JSON (date)"),
+        ("{max_tokens: many}", "params.max_tokens is a whole number from 1 to"),
+        ("{extra_body: {num_predict: -1}}", "params.num_predict is a whole number from 1 to"),
+        ("{n: 1.5}", "params.n is a whole number"),
+        ("{max_tokens: null}", "nothing else bounds an answer"),
+    ],
+)
+def test_parameters_that_no_request_can_carry_or_no_budget_count_are_refused(
+    tmp_path: Path, params: str, said: str
+) -> None:
+    assert said in mistake(tmp_path, f"models: {{default: {{params: {params}}}}}")
+
+
+def test_parameters_at_the_edge_are_taken(tmp_path: Path) -> None:
+    params = (
+        "{a: 18446744073709551615, b: -9223372036854775808, max_tokens: null, max_completion_tokens: 9, c: [1.5, true]}"
+    )
+    assert len(from_text(tmp_path, f"models: {{default: {{params: {params}}}}}").models.of("user").params) == 5
+    assert "max_tokens" in mistake(tmp_path, "models: {default: {max_tokens: 1000000001}}")
+
+
 @pytest.mark.parametrize("address", ["localhost:8000", "http://", "http://h:99999/v1", "http://[::1", "/v1"])
 def test_an_address_that_is_none_is_refused(tmp_path: Path, address: str) -> None:
     assert "models.user.api_base: " in mistake(tmp_path, f"models: {{user: {{api_base: '{address}'}}}}")
