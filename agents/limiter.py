@@ -274,7 +274,7 @@ class Limiters:
 
     def of(self, settings: ModelSettings) -> Limiter:
         """The limiter of a role's endpoint, which other roles may share."""
-        key = (settings.model, settings.api_base)
+        key = settings.endpoint
         limiter = self._limiters.get(key)
         if limiter is None:
             limiter = self._limiters[key] = Limiter(*key)

@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from agents.budget import Held, Lost, most_tokens
 from agents.failures import ProviderError
-from agents.ledger import Ledger
+from agents.ledger import CampaignStopping, Ledger
 from agents.limiter import Limiter, Slot
 from agents.prices import Price, price_of
 from agents.protocol import CallSite
@@ -125,6 +125,10 @@ class LanguageModel:
         started = time.monotonic()
         try:
             answer = await self._with_retries(request)
+        except CampaignStopping:
+            if request.sent_times > (0 if earlier is None else earlier.attempts):
+                await ledger.note(request.left_open())
+            raise
         except ProviderError as error:
             failure = {"status": "failed", "finish_reason": error.kind, "error": f"{error.kind}: {error}"}
             await ledger.settle(request.ended(**failure))
@@ -200,9 +204,9 @@ class LanguageModel:
         self._ledger.heard_from[self._endpoint] = time.monotonic()
         return answer
 
-    @property
+    @cached_property
     def _endpoint(self) -> tuple[str, str | None]:
-        return self.settings.model, self.settings.api_base
+        return self.settings.endpoint
 
     async def _hear_the_others(self) -> None:
         """Wait until the endpoint has answered somebody, or has let down all who are asking it."""
@@ -294,6 +298,12 @@ class _Request:
         lost = self.lost + self.held.lost()
         return self.call.model_copy(
             update={"attempts": self.sent_times, "lost_tokens": lost.tokens, "lost_usd": lost.usd}
+        )
+
+    def left_open(self) -> Call:
+        """The row of a call that was to be tried again when the campaign stopped: all of its requests have come back."""
+        return self.call.model_copy(
+            update={"attempts": self.sent_times, "lost_tokens": self.lost.tokens, "lost_usd": self.lost.usd}
         )
 
     def ended(self, **outcome: Any) -> Call:

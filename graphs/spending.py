@@ -55,10 +55,12 @@ def _add(spending: Spending, use: resume.Unpriced, price: Price) -> None:
 
 
 def _price(use: resume.Unpriced, models: ModelsSettings) -> Price:
-    """By the config, which names the model or another role of it, else by LiteLLM's map."""
+    """By the config, which names the model for this role or for another one, else by LiteLLM's map; of several the dearest."""
     judges = [models.of("judge", index) for index in range(len(models.judges))]
     named = {"user": models.of("user"), "assistant": models.of("assistant"), "perturbation": models.of("perturbation")}
     own = judges if use.agent == "judge" else [named[use.agent]] if use.agent in named else []
-    candidates = [*own, *judges, *named.values(), ModelSettings(model=use.model)]
-    prices = [price_of(settings) for settings in candidates if settings.model == use.model]
-    return next((price for price in prices if price.is_known), prices[-1])
+    for candidates in (own, [*judges, *named.values()]):
+        prices = [price_of(settings) for settings in candidates if settings.model == use.model]
+        if known := [price for price in prices if price.is_known]:
+            return max(known, key=lambda price: price.most(use.prompt_tokens, use.completion_tokens + use.lost_tokens))
+    return price_of(ModelSettings(model=use.model))

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from agents.ledger import Ledger, forget
 from agents.limiter import Limiter
+from configs.model_settings import ModelSettings
 from tests.scripted import HELLO, language_model, site
 from tests.servers import openai_completion
 
@@ -117,3 +118,40 @@ def test_so_many_a_minute_are_sent_and_no_more() -> None:
     distances = [later - at for at, later in zip(endpoint.arrived, endpoint.arrived[1:], strict=False)]
     assert seconds >= 9 * 0.05
     assert sum(distances) / len(distances) == pytest.approx(0.05, abs=0.02)
+
+
+def test_a_call_that_comes_to_its_place_while_the_campaign_is_held_gives_it_back() -> None:
+    """Else those that wait at the door would keep the places of others that may be let in first."""
+
+    async def play() -> None:
+        ledger = Ledger(forget)
+        endpoint = Endpoint(takes=1000)
+        async with listening(endpoint) as address:
+            asked = language_model("hosted_vllm/x", ledger=ledger, api_base=address)
+            limiter = ledger.limiters.of(asked.settings)
+            first = await limiter.start(1)
+            limiter.end(await limiter.start(1), answered=False, too_much=True)
+            limiter.limit = 1.0
+            second = asyncio.create_task(asked.complete(HELLO, site()))
+            await asyncio.sleep(2 * LATENCY_SECONDS)
+            assert limiter.snapshot()["waiting"] == 1
+            ledger.hold()
+            limiter.end(first, answered=True)
+            await asyncio.sleep(2 * LATENCY_SECONDS)
+            assert (limiter.in_flight, endpoint.arrived) == (0, [])
+            ledger.go_on()
+            await second
+            assert (limiter.in_flight, endpoint.answered) == (0, 1)
+
+    asyncio.run(asyncio.wait_for(play(), 5.0))
+
+
+def test_an_address_is_one_endpoint_however_it_is_written() -> None:
+    ledger = Ledger(forget)
+    ways = ("http://host/v1", "http://host/v1/", "http://HOST:80/v1", "HTTP://host/v1")
+    models = [language_model("hosted_vllm/x", ledger=ledger, api_base=address) for address in ways]
+    assert len({id(ledger.limiters.of(model.settings)) for model in models}) == 1
+    others = ("http://host/v2", "https://host/v1", "http://host:8000/v1", "http://[::1]:80/v1", None)
+    found = [ModelSettings(model="hosted_vllm/x", api_base=address) for address in (ways[0], *others)]
+    assert len({id(ledger.limiters.of(settings)) for settings in found}) == len(found)
+    assert ModelSettings(model="hosted_vllm/x", api_base="http://[::1]:80/v1/").endpoint[1] == "http://[::1]/v1"

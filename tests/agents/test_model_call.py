@@ -308,7 +308,17 @@ def test_a_draining_campaign_ends_the_wait_for_a_retry() -> None:
 
     with scripted_server(fail_and_stop) as server, pytest.raises(CampaignStopping, match="enough"):
         ask(language_model("hosted_vllm/x", ledger=ledger, api_base=server.url))
-    assert [(call.status, call.attempts) for call in ledger.notes] == [("started", 1)]
+    assert [(call.status, call.attempts) for call in ledger.notes] == [("started", 1), ("started", 1)]
+    on_its_way, left = ledger.notes
+    assert on_its_way.lost_tokens
+    assert (left.lost_tokens, left.lost_usd) == (0, 0.0)  # a 500 is not paid for, and it has come back
+
+
+def test_a_call_that_was_never_sent_leaves_no_row() -> None:
+    ledger = PatientLedger(caps=BudgetSettings(tokens=1))
+    with scripted_server("hi") as server, pytest.raises(CampaignStopping, match="1 tokens"):
+        ask(language_model("hosted_vllm/x", ledger=ledger, api_base=server.url))
+    assert (server.requests, ledger.notes) == ([], [])
 
 
 @pytest.mark.parametrize(
