@@ -26,6 +26,7 @@ from agents.failures import (
     parsed,
     refused_by_status,
     retry_after_of,
+    sent_on,
     too_late,
     unusable,
 )
@@ -40,6 +41,8 @@ NOT_JUST_COMPATIBLE = ("api.openai.com",)
 """Hosts whose newer models want other parameters than they are given here: LiteLLM translates."""
 TRANSLATED = re.compile(r"^openai/(?:.*/)?(?:o\d|gpt-5)")
 """Such models by name, which gateways offer under addresses of their own."""
+LONGEST_BODY = 32 << 20
+"""Bytes of a response that are read: no answer is so long, and a server that never ends must not fill the memory."""
 OWN_ADDRESS = "HOSTED_VLLM_API_BASE"
 KEY_VARIABLES = {"hosted_vllm/": "HOSTED_VLLM_API_KEY", "openai/": "OPENAI_API_KEY"}
 PLAIN_PARAMETERS = {
@@ -138,7 +141,7 @@ class Direct:
                 async with session.post(
                     self._url, data=body, headers=self._headers, allow_redirects=False, **self._proxy
                 ) as response:
-                    raw = await response.read()
+                    raw = await _body(response)
         except TimeoutError as error:
             if isinstance(error, aiohttp.ServerTimeoutError):
                 raise lost(self._where, self._model, one_line(str(error), self._redact)) from None
@@ -148,8 +151,7 @@ class Direct:
         except (aiohttp.ClientError, ValueError) as error:  # what came is not HTTP
             raise unusable(one_line(f"{type(error).__name__}: {error}", self._redact)) from None
         if onwards := response.headers.get("Location") if 300 <= response.status < 400 else None:
-            said = f"{self._where} sends requests for {self._model!r} on to {onwards}: name the address that answers as api_base"
-            raise ProviderError("bad_response", one_line(said, self._redact), fatal=True)
+            raise sent_on(self._where, self._model, one_line(onwards, self._redact))
         if not 200 <= response.status < 300:
             said, code = complaint(raw)
             raise refused_by_status(
@@ -160,6 +162,8 @@ class Direct:
                 code=code,
                 retry_after=retry_after_of(response.headers),
             )
+        if len(raw) > LONGEST_BODY:
+            raise unusable(f"the response is longer than {LONGEST_BODY >> 20} MiB")
         return self._read(raw)
 
     def _read(self, raw: bytes) -> Answer:
@@ -177,11 +181,10 @@ class Direct:
         message = choices[0].get("message")
         if not isinstance(message, dict):
             raise unusable("the response's choice has no message")
-        finish_reason = choices[0].get("finish_reason")
         return answer_of(
             text=message.get("content"),
             refusal=message.get("refusal"),
-            finish_reason=finish_reason if isinstance(finish_reason, str) else None,
+            finish_reason=choices[0].get("finish_reason"),
             prompt_tokens=prompt,
             completion_tokens=completion,
             cost_usd=self._cost(prompt, completion, _cached(usage)),
@@ -204,6 +207,19 @@ class Direct:
         if not isinstance(prompt, int) or not isinstance(completion, int):
             return None
         return self._price.cost_of(prompt, completion, cached)
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """A response's body, or more than `LONGEST_BODY` of its beginning."""
+    parts: list[bytes] = []
+    left = LONGEST_BODY
+    async for part in response.content.iter_any():
+        parts.append(part)
+        left -= len(part)
+        if left < 0:
+            response.close()
+            break
+    return b"".join(parts)
 
 
 def _sent(parameters: Mapping[str, Any]) -> dict[str, Any]:

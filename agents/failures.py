@@ -131,6 +131,16 @@ def lost(where: str, model: str, said: str) -> ProviderError:
     return ProviderError("connection", f"cannot reach {where} for {model!r}: {said}", passing=True, paid_tokens=None)
 
 
+def sent_on(where: str, model: str, onwards: str) -> ProviderError:
+    """The server sends on to another address. Nobody follows: a key must not travel, and a further request is a call of its own.
+
+    Args:
+        onwards: redacted.
+    """
+    said = f"{where} sends requests for {model!r} on to {onwards}: name the address that answers as api_base"
+    return ProviderError("bad_response", said, fatal=True)
+
+
 def too_late(seconds: float) -> ProviderError:
     return ProviderError("timeout", f"no answer within {seconds:g} s", passing=True, paid_tokens=None)
 

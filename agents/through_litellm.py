@@ -68,7 +68,7 @@ class ThroughLiteLLM:
         return answer_of(
             text=message.content,
             refusal=getattr(message, "refusal", None) or said.get("refusal"),
-            finish_reason=choices[0].finish_reason,
+            finish_reason=_finish_reason(choices[0]),
             prompt_tokens=getattr(counted, "prompt_tokens", None),
             completion_tokens=getattr(counted, "completion_tokens", None),
             cost_usd=self._cost(usage, hidden.get("response_cost")),
@@ -82,3 +82,9 @@ class ThroughLiteLLM:
             return by_litellm
         cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None) or 0
         return self._price.cost_of(prompt, completion, cached)
+
+
+def _finish_reason(choice: Any) -> object:
+    """The provider's own word, which LiteLLM keeps beside the one that it makes of it: `stop` for any that it does not know."""
+    kept = getattr(choice, "provider_specific_fields", None) or {}
+    return kept.get("native_finish_reason", choice.finish_reason)

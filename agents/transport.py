@@ -19,6 +19,25 @@ THOUGHTS = re.compile(r"\s*<(think|thinking|budget:thinking)>.*?</\1>", re.DOTAL
 MOST_TOKENS = 10**9
 """No answer uses more; sums of what a server makes up must fit into 64 bits."""
 LONGEST_FINISH_REASON = 40
+FINISH_REASONS: Mapping[str, tuple[str, ...]] = {
+    "stop": ("eos", "eos_token", "end_turn", "stop_sequence", "complete", "finish_reason_unspecified"),
+    "length": ("max_tokens", "model_length", "max_length"),
+    "tool_calls": ("tool_use",),
+    "content_filter": (
+        *(
+            "safety",
+            "refusal",
+            "recitation",
+            "blocklist",
+            "prohibited_content",
+            "spii",
+            "sensitive",
+            "content_filtered",
+        ),
+        *("guardrail_intervened", "error_toxic"),
+    ),
+}
+"""OpenAI's words for why a model stopped, and those of others that mean the same, in lower case."""
 
 Spoken = Sequence[Mapping[str, str]]
 """Messages as they are sent: `role` and `content`."""
@@ -68,7 +87,7 @@ def answer_of(
     *,
     text: object,
     refusal: object,
-    finish_reason: str | None,
+    finish_reason: object,
     prompt_tokens: object,
     completion_tokens: object,
     cost_usd: float | None,
@@ -76,7 +95,7 @@ def answer_of(
 ) -> Answer:
     """An answer that is one; every transport reads its response through this.
 
-    A prompt of 0 tokens, or 0 for a text that is there, is what a server that does not count says: then nobody knows what it
+    Why it ended is told in OpenAI's words, and in the provider's own where those have none. A prompt of 0 tokens, or 0 for a text that is there, is what a server that does not count says: then nobody knows what it
     cost.
 
     Raises:
@@ -86,7 +105,8 @@ def answer_of(
     if used[1] == 0 and text:
         used = used[0], None
     paid = None if None in used else sum(count for count in used if count is not None)
-    if finish_reason == "content_filter":
+    ended = _finish_reason(finish_reason)
+    if ended == "content_filter":
         raise ProviderError("content_filter", "the provider withheld the answer", paid_tokens=paid)
     if text is None and isinstance(refusal, str) and refusal:
         raise ProviderError("refusal", redact(without_surrogates(refusal)), paid_tokens=paid)
@@ -95,11 +115,19 @@ def answer_of(
     said = without_surrogates(text or "")
     return Answer(
         text=redact(THOUGHTS.sub("", said, count=1) if THOUGHTS.match(said) else said),
-        finish_reason=finish_reason and redact(without_surrogates(finish_reason))[:LONGEST_FINISH_REASON],
+        finish_reason=redact(without_surrogates(ended))[:LONGEST_FINISH_REASON],
         prompt_tokens=used[0],
         completion_tokens=used[1],
         cost_usd=None if paid is None else cost_usd,
     )
+
+
+def _finish_reason(said: object) -> str:
+    """`stop` where the provider says nothing."""
+    if not isinstance(said, str) or not said:
+        return "stop"
+    word = said.lower()
+    return next((known for known, others in FINISH_REASONS.items() if word == known or word in others), said)
 
 
 def _count(tokens: object) -> int | None:

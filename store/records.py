@@ -221,7 +221,7 @@ class Call(Record):
     parameters: dict[str, Any]
     response: str | None = None
     finish_reason: str | None = None
-    """The provider's, such as `stop` or `length`; the error's kind for a failed call."""
+    """`stop`, `length`, or the provider's own word where OpenAI has none; the error's kind for a failed call."""
     status: Literal["started", "done", "failed", "superseded"]
     prompt_tokens: int | None = None
     completion_tokens: int | None = None

@@ -222,7 +222,7 @@ TABLES = (
             Column("messages", MESSAGES, "What was sent, or null: the view `requests` has it whole."),
             Column("parameters", "JSON", "Sampling parameters that were sent."),
             Column("response", "VARCHAR", "The answer's text."),
-            Column("finish_reason", "VARCHAR", "Why the model stopped, in the provider's word."),
+            Column("finish_reason", "VARCHAR", "Why the model stopped, in OpenAI's word where there is one."),
             Column("status", "VARCHAR", "started, done, failed or superseded."),
             Column("prompt_tokens", "BIGINT", "As the provider counted them; null when it did not."),
             Column("completion_tokens", "BIGINT", "As the provider counted them; null when it did not."),

@@ -19,6 +19,8 @@ from tests.scripted import HELLO, PatientLedger, language_model, site
 from tests.servers import failure, openai_completion, scripted_server
 
 TRANSPORTS = ("direct", "litellm")
+WAYS = (*TRANSPORTS, "litellm, openai's client")
+"""How requests travel: LiteLLM has a client of its own, and one of OpenAI's."""
 MODEL = "hosted_vllm/default"
 ATTEMPTS = 2
 IMPATIENT_SECONDS, PATIENT_SECONDS = 0.25, 10.0
@@ -27,6 +29,7 @@ HELD: tuple[Fault, ...] = ("timeout", "slow_drip")
 SEED_OF_ONE_FAULT = 4
 """Of a server that fails every second request: the first is met by a fault, and the second is not."""
 WHEN = {"created_at", "latency_ms", "error"}
+WHOM = {"model", "request_hash"}
 
 
 class Deserved(NamedTuple):
@@ -70,15 +73,17 @@ class Met(NamedTuple):
         return self.ledger.notes[-1]
 
 
-def meet(settings: ServerSettings, transport: str, log: Path, *, answers_others: bool = True, **given: Any) -> Met:
+def meet(settings: ServerSettings, way: str, log: Path, *, answers_others: bool = True, **given: Any) -> Met:
     """One call to a faulty server, which has answered others before unless it is said not to have."""
     ledger = PatientLedger()
+    transport, _, client = way.partition(", ")
+    model = "openai/default" if client else MODEL
     patience = IMPATIENT_SECONDS if settings.faults[0] in HELD else PATIENT_SECONDS
     given = {"attempts": ATTEMPTS, "timeout_seconds": patience} | given
     with serving(settings.model_copy(update={"log": str(log)})) as address:
         if answers_others:
-            ledger.heard_from[MODEL, address] = float("inf")
-        asked = language_model(MODEL, transport=transport, ledger=ledger, api_base=address, **given)
+            ledger.heard_from[model, address] = float("inf")
+        asked = language_model(model, transport=transport, ledger=ledger, api_base=address, **given)
         try:
             outcome: Reply | ProviderError = asyncio.run(asked.complete(HELLO, site()))
         except ProviderError as error:
@@ -90,17 +95,18 @@ def meet(settings: ServerSettings, transport: str, log: Path, *, answers_others:
 def _litellm_is_warm() -> None:
     """Its first call takes longer than a short time-out."""
     with scripted_server("hi") as server:
-        asyncio.run(language_model("hosted_vllm/x", transport="litellm", api_base=server.url).complete(HELLO, site()))
+        for model in ("hosted_vllm/x", "openai/x"):
+            asyncio.run(language_model(model, transport="litellm", api_base=server.url).complete(HELLO, site()))
 
 
 def test_every_fault_has_what_it_deserves() -> None:
     assert DESERVED.keys() | {"slow"} == set(FAULTS)
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("fault", DESERVED)
-def test_a_fault_that_stays_ends_the_call_as_it_deserves(fault: Fault, transport: str, tmp_path: Path) -> None:
-    met = meet(ServerSettings(fault_rate=1.0, faults=(fault,)), transport, tmp_path / "log")
+def test_a_fault_that_stays_ends_the_call_as_it_deserves(fault: Fault, way: str, tmp_path: Path) -> None:
+    met = meet(ServerSettings(fault_rate=1.0, faults=(fault,)), way, tmp_path / "log")
     deserved = DESERVED[fault]
     assert isinstance(met.outcome, ProviderError)
     assert (met.outcome.kind, met.outcome.fatal) == (deserved.kind, False)
@@ -124,20 +130,20 @@ def test_a_fault_that_stays_ends_the_call_as_it_deserves(fault: Fault, transport
 
 
 @pytest.mark.parametrize("fault", [fault for fault, deserved in DESERVED.items() if deserved.is_retried])
-def test_a_fault_that_passes_costs_a_retry_and_nothing_else_over_either_transport(fault: Fault, tmp_path: Path) -> None:
+def test_a_fault_that_passes_costs_a_retry_and_nothing_else_whichever_way(fault: Fault, tmp_path: Path) -> None:
     settings = ServerSettings(fault_rate=0.5, faults=(fault,), random_seed=SEED_OF_ONE_FAULT)
     rows = []
-    for transport in TRANSPORTS:
+    for way in WAYS:
         patience = 1.0 if fault in HELD else PATIENT_SECONDS
-        met = meet(settings, transport, tmp_path / transport, timeout_seconds=patience)
+        met = meet(settings, way, tmp_path / way, timeout_seconds=patience)
         assert isinstance(met.outcome, Reply), str(met.outcome)
         assert [arrival.fault for arrival in met.log] == [fault, None]
         assert met.log[1].content == met.outcome.text
         assert met.log[0].call == met.log[1].call
         assert (met.last.status, met.last.attempts, met.ledger.spent.calls) == ("done", 2, 2)
         assert met.ledger.spent.tokens == (met.last.prompt_tokens or 0) + (met.last.completion_tokens or 0) > 0
-        rows.append([call.model_dump(exclude=WHEN) for call in met.ledger.notes])
-    assert rows[0] == rows[1]
+        rows.append([call.model_dump(exclude=WHEN | WHOM) for call in met.ledger.notes])
+    assert rows[0] == rows[1] == rows[2]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -2,22 +2,29 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from agents import direct
 from agents.direct import takes_directly
 from agents.failures import ProviderError
 from agents.llm import LanguageModel, Reply
+from agents.providers import load_litellm
 from configs.model_settings import ModelSettings, PriceSettings
 from configs.settings import BudgetSettings
 from tests.scripted import HELLO, PatientLedger, language_model, site
 from tests.servers import Reply as Scripted
-from tests.servers import openai_completion, scripted_server
+from tests.servers import failure, openai_completion, scripted_server
 
 KEY = "kJ3-plain-words-9"
 over_both = pytest.mark.parametrize("transport", ["direct", "litellm"])
+every_way = pytest.mark.parametrize(
+    ("transport", "model"),
+    [("direct", "hosted_vllm/x"), ("litellm", "hosted_vllm/x"), ("litellm", "openai/x")],  # two clients of LiteLLM's
+)
 
 
 def ask(model: LanguageModel) -> Reply | ProviderError:
@@ -28,11 +35,11 @@ def ask(model: LanguageModel) -> Reply | ProviderError:
 
 
 def play(
-    *script: Scripted, budget: BudgetSettings | None = None, **settings: Any
+    *script: Scripted, budget: BudgetSettings | None = None, model: str = "hosted_vllm/x", **settings: Any
 ) -> tuple[Reply | ProviderError, PatientLedger]:
     ledger = PatientLedger(caps=budget)
     with scripted_server(*script) as server:
-        return ask(language_model("hosted_vllm/x", ledger=ledger, api_base=server.url, **settings)), ledger
+        return ask(language_model(model, ledger=ledger, api_base=server.url, **settings)), ledger
 
 
 def completion(**changes: Any) -> JSONResponse:
@@ -107,14 +114,132 @@ def test_a_key_is_hidden_though_the_page_around_it_is_cut(monkeypatch: pytest.Mo
         assert KEY[:4] not in str(reply)
 
 
-def test_any_success_is_one_and_a_server_that_sends_on_stops_the_campaign() -> None:
+def test_any_success_is_one() -> None:
     created = Response(json.dumps(openai_completion("hi", {})), 201)
     reply, _ = play(created, transport="direct")
     assert isinstance(reply, Reply)
-    error, ledger = play(Response(status_code=308, headers={"Location": "/v2/chat"}), transport="direct")
+
+
+@every_way
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_nobody_follows_a_server_that_sends_on(
+    transport: str, model: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    given: dict[str, Any] = {"headers": {"X-My-Key": "env:MY_KEY"}, "transport": transport, "model": model}
+    with scripted_server("not asked") as other:
+        onwards = Response(status_code=status, headers={"Location": f"{other.url}/chat/completions?key={KEY}"})
+        error, ledger = play(onwards, **given)
+    assert other.requests == []
     assert isinstance(error, ProviderError)
-    assert (error.fatal, ledger.notes[-1].attempts) == (True, 1)
-    assert "on to /v2/chat: name the address that answers as api_base" in str(error)
+    assert (error.kind, error.fatal, ledger.notes[-1].attempts, ledger.notes[-1].lost_tokens) == (
+        "bad_response",
+        True,
+        1,
+        0,
+    )
+    assert f"on to {other.url}/chat/completions?key=" in str(error)
+    assert "name the address that answers as api_base" in str(error)
+    assert KEY not in str(error)
+
+
+@every_way
+def test_a_status_of_no_use_is_a_bad_answer_that_nobody_pays(transport: str, model: str) -> None:
+    error, ledger = play(Response(status_code=304), transport=transport, model=model, attempts=1)
+    assert isinstance(error, ProviderError)
+    assert (error.kind, error.fatal, ledger.notes[-1].lost_tokens) == ("bad_response", False, 0)
+
+
+@every_way
+def test_parameters_that_a_server_does_not_take_are_not_left_out_and_sent_again(
+    transport: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_litellm(), "drop_params", True)  # as its variable LITELLM_DROP_PARAMS does
+    detail = json.dumps({"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "not permitted"}]})
+    with scripted_server(failure(422, detail), "hi") as server:
+        asked = language_model(model, api_base=server.url, transport=transport, attempts=1)
+        error = ask(asked)
+    assert len(server.requests) == 1
+    assert isinstance(error, ProviderError)
+    assert error.kind == "bad_request"
+
+
+def ended(word: Any) -> JSONResponse:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": word}
+    return completion(choices=[choice])
+
+
+@every_way
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        *(("stop", "stop"), ("length", "length"), ("function_call", "function_call"), ("tool_calls", "tool_calls")),
+        *(("eos", "stop"), ("eos_token", "stop"), ("end_turn", "stop"), (None, "stop"), ("", "stop")),
+        *(("max_tokens", "length"), ("MAX_TOKENS", "length"), ("abort", "abort"), ("error", "error")),
+    ],
+)
+def test_why_an_answer_ended_is_told_in_one_language(transport: str, model: str, word: Any, told: str) -> None:
+    reply, ledger = play(ended(word), transport=transport, model=model)
+    assert isinstance(reply, Reply)
+    assert (reply.finish_reason, ledger.notes[-1].finish_reason) == (told, told)
+
+
+@every_way
+@pytest.mark.parametrize("word", ["content_filter", "SAFETY", "sensitive"])
+def test_an_answer_that_was_withheld_is_none_by_any_word(transport: str, model: str, word: str) -> None:
+    error, ledger = play(ended(word), transport=transport, model=model)
+    assert isinstance(error, ProviderError)
+    assert (error.kind, ledger.notes[-1].attempts, ledger.notes[-1].lost_tokens) == ("content_filter", 1, 18)
+
+
+@every_way
+@pytest.mark.parametrize(
+    ("body", "kind_of_body"),
+    [
+        ('{"id": "x", "choi', "application/json"),
+        ("<html>hi</html>", "text/html"),
+        ("", "application/json"),
+        ("[]", "application/json"),
+    ],
+)
+def test_what_cannot_be_read_is_a_bad_answer_that_may_have_been_paid(
+    transport: str, model: str, body: str, kind_of_body: str
+) -> None:
+    error, ledger = play(Response(body, media_type=kind_of_body), transport=transport, model=model, attempts=1)
+    assert isinstance(error, ProviderError)
+    assert (error.kind, error.passing) == ("bad_response", True)
+    assert ledger.notes[-1].lost_tokens == ledger.notes[0].lost_tokens
+
+
+@every_way
+def test_a_server_s_own_500_is_one(transport: str, model: str) -> None:
+    error, ledger = play(failure(500, "boom"), transport=transport, model=model, attempts=1)
+    assert isinstance(error, ProviderError)
+    assert (error.kind, ledger.notes[-1].lost_tokens) == ("server_error", 0)
+
+
+def test_a_body_without_end_is_read_to_a_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "LONGEST_BODY", 1 << 20)
+    sent = 0
+
+    async def without_end() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 1 << 30:
+            sent += 1 << 16
+            yield b"x" * (1 << 16)
+
+    error, ledger = play(StreamingResponse(without_end()), transport="direct", attempts=1)
+    assert isinstance(error, ProviderError)
+    assert (error.kind, str(error)) == ("bad_response", "the response is longer than 1 MiB")
+    assert ledger.notes[-1].lost_tokens == ledger.notes[0].lost_tokens
+    assert sent < 1 << 29
+
+
+def test_a_long_answer_is_read_whole_and_x() -> None:
+    text = "word " * 400_000
+    reply, _ = play(text, transport="direct")
+    assert isinstance(reply, Reply)
+    assert reply.text == text
 
 
 @over_both
