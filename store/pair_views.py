@@ -3,8 +3,8 @@
 What SQL cannot count comes from `pair_stats` and `method_stats`, which `descant report` fills. docs/pair-quality.md
 says what each figure means.
 
-A filter on a campaign reaches the scans only where the campaign is grouped by, and where no part of a query is read twice
-(DuckDB would work it out whole, once, for both): so verdicts are joined to their pairs before anything is counted.
+A filter on a campaign reaches the scans only where the campaign is grouped by: so verdicts are joined to their pairs before
+anything is counted. Nothing counts DISTINCT over all verdicts, which DuckDB answers with a second pass and a join.
 """
 
 from configs.pairing_settings import METHODS
@@ -111,7 +111,7 @@ PAIR_VIEWS: dict[str, View] = {
             FROM said JOIN pairs USING (pair_id)
             WHERE rubric IN ('compare', 'prefer', 'reference_compare', '{ORACLE}')
             GROUP BY campaign_id, method, label_set, judge, pair_id
-            HAVING count(DISTINCT presentation) = CASE WHEN bool_or(presentation = 'single') THEN 1 ELSE 2 END
+            HAVING (min(presentation) = max(presentation)) = bool_or(presentation = 'single')
             UNION ALL
             SELECT campaign_id, method, label_set, judge, sides.pair_id,
                 CASE WHEN count(score) < count(*) THEN 'invalid'
@@ -125,24 +125,22 @@ PAIR_VIEWS: dict[str, View] = {
             ) AS sides JOIN (FROM said WHERE pair_id IS NULL AND rubric IN ('score', 'reference')) AS graded USING (dialogue_id)
             GROUP BY campaign_id, method, label_set, judge, sides.pair_id
             HAVING bool_or(is_chosen) AND NOT bool_and(is_chosen)
-        ), voted AS (
-            SELECT campaign_id, method, label_set, list({{'judge': judge, 'label': label}}) AS of_judges,
-                count(*) FILTER (label = 'chosen') AS chosen, count(*) FILTER (label = 'rejected') AS rejected,
-                count(*) FILTER (label = 'tie') AS tie
+        ), majorities AS (
+            SELECT campaign_id, method, label_set, '{MAJORITY}' AS judge, CASE
+                WHEN bool_and(label = 'invalid') THEN 'invalid'
+                WHEN count(*) FILTER (label = 'chosen')
+                    > greatest(count(*) FILTER (label = 'rejected'), count(*) FILTER (label = 'tie')) THEN 'chosen'
+                WHEN count(*) FILTER (label = 'rejected')
+                    > greatest(count(*) FILTER (label = 'chosen'), count(*) FILTER (label = 'tie')) THEN 'rejected'
+                ELSE 'tie' END AS label
             FROM labels GROUP BY campaign_id, method, label_set, pair_id
-        ), settled AS (
-            SELECT campaign_id, method, label_set, unnest(list_append(of_judges, {{
-                'judge': '{MAJORITY}',
-                'label': CASE WHEN chosen + rejected + tie = 0 THEN 'invalid'
-                              WHEN chosen > greatest(rejected, tie) THEN 'chosen'
-                              WHEN rejected > greatest(chosen, tie) THEN 'rejected' ELSE 'tie' END
-            }})) AS one
-            FROM voted
         ), counted AS (
-            SELECT campaign_id, method, label_set, one.judge AS judge, count(*) AS pairs,
-                count(*) FILTER (one.label = 'chosen') AS agree, count(*) FILTER (one.label = 'rejected') AS disagree,
-                count(*) FILTER (one.label = 'tie') AS tie, count(*) FILTER (one.label = 'invalid') AS invalid
-            FROM settled GROUP BY campaign_id, method, label_set, one.judge
+            SELECT campaign_id, method, label_set, judge, count(*) AS pairs,
+                count(*) FILTER (label = 'chosen') AS agree, count(*) FILTER (label = 'rejected') AS disagree,
+                count(*) FILTER (label = 'tie') AS tie, count(*) FILTER (label = 'invalid') AS invalid
+            FROM (
+                SELECT campaign_id, method, label_set, judge, label FROM labels UNION ALL FROM majorities
+            ) GROUP BY campaign_id, method, label_set, judge
         )
         SELECT *, CASE WHEN agree + disagree > 0 THEN disagree / (agree + disagree) END AS noise,
             {_wilson("disagree", "(agree + disagree)", "-")} AS low,
@@ -243,13 +241,17 @@ PAIR_VIEWS: dict[str, View] = {
                 first(said ORDER BY said.of DESC, label_set) FILTER (label_set NOT IN ('{ORACLE}', 'campaign')) AS independent
             FROM majorities GROUP BY campaign_id, method
         ), lost AS (
-            SELECT campaign_id, count(*) AS caught, count(DISTINCT (dialogue_id, depth)) FILTER (
-                    outcome = 'no_pair' AND (dialogue_id, depth) NOT IN (
-                        SELECT (forked_from, len(turn_ids) - 1) FROM pairs JOIN dialogues ON dialogue_id = chosen_id
-                        WHERE forked_from IS NOT NULL
-                    )
-                ) AS without_pair
-            FROM caught WHERE agent <> 'user' GROUP BY campaign_id
+            SELECT campaign_id, count(*) AS caught,
+                count(DISTINCT (dialogue_id, depth)) FILTER (outcome = 'no_pair' AND got_a_pair IS NULL) AS without_pair
+            FROM caught LEFT JOIN (
+                SELECT DISTINCT campaign_id, dialogue_id, depth, true AS got_a_pair
+                FROM (
+                    SELECT campaign_id, dialogue_id, depth FROM caught WHERE agent <> 'user' AND outcome = 'no_pair'
+                ) JOIN (
+                    SELECT dialogue_id AS chosen_id, forked_from AS dialogue_id, len(turn_ids) - 1 AS depth FROM dialogues
+                ) USING (dialogue_id, depth) SEMI JOIN pairs USING (chosen_id)
+            ) USING (campaign_id, dialogue_id, depth)
+            WHERE agent <> 'user' GROUP BY campaign_id
         )
         SELECT campaign_id, costs.name, method, costs.pairs, calls, calls_a_pair, prompt_tokens_a_pair,
             completion_tokens_a_pair, cost_usd_a_pair, lost_tokens_a_pair, lost_usd_a_pair,
