@@ -21,7 +21,7 @@ from store.database import StoreError, first_line
 from store.journal import FULL_DISK
 from store.known_keys import KnownKeys
 from store.records import RECORDS
-from store.tables import MESSAGES
+from store.tables import MESSAGES, TABLES, Table
 
 BATCH_BYTES = 32 << 20
 SMALL_BATCH_BYTES = 8 << 20
@@ -87,30 +87,29 @@ def ingest(connection: duckdb.DuckDBPyConnection, batch: Batch, known: dict[str,
         known: what the caller keeps from batch to batch for as long as nobody else writes, by table.
     """
     known = {} if known is None else known
-    lines = pa.chunked_array([_lines_of(chunk) for chunk in batch.chunks], type=pa.binary())
-    counts, unreadable = _tables_in(lines), 0
-    if counts is None or any(b"\0" in chunk for chunk in batch.chunks):
-        lines, unreadable = _readable(lines)
-        counts = _tables_in(lines)
-        assert counts is not None
+    raw = pa.chunked_array([_lines_of(chunk) for chunk in batch.chunks], type=pa.binary())
+    text, unreadable = _as_text(raw), 0
+    counts = None if text is None or any(b"\0" in chunk for chunk in batch.chunks) else _tables_in(text)
+    if text is None or counts is None:
+        raw, unreadable = _readable(raw)
+        text = _as_text(raw)
+        counts = None if text is None else _tables_in(text)
+        assert text is not None and counts is not None
     try:
-        connection.execute("SET TimeZone = 'UTC'")
         # Each commit then writes the tables themselves; through DuckDB's own log, all would be written twice.
-        connection.execute("SET checkpoint_threshold = '1B'")
-        if lines.nbytes <= SMALL_BATCH_BYTES:
-            connection.execute("SET threads = 1")
+        threads = "SET threads = 1" if raw.nbytes <= SMALL_BATCH_BYTES else "RESET threads"
+        connection.execute(f"SET TimeZone = 'UTC'; SET checkpoint_threshold = '1B'; {threads}")
         # From buffers: pa.array and pa.table would import pandas where there is one, which takes half a second.
-        places = pa.Array.from_buffers(pa.int64(), len(lines), [None, pa.py_buffer(np.arange(len(lines)))])
-        connection.register(
-            "journal_lines", pa.Table.from_arrays([places, lines.cast(pa.string())], names=["place", "line"])
-        )
+        places = pa.Array.from_buffers(pa.int64(), len(text), [None, pa.py_buffer(np.arange(len(text)))])
+        connection.register("journal_lines", pa.Table.from_arrays([places, text], names=["place", "line"]))
         # Parsed outside the transaction, which an unreadable row would abort.
-        unreadable += sum(_parse(connection, table, counts[table]) for table in counts)
+        for table in counts:
+            _parse(connection, table)
         connection.unregister("journal_lines")
         connection.execute("BEGIN")
         opened = _opened(connection) if "dialogues" in counts else []
-        for table in counts:
-            _replace(connection, table, known.setdefault(table, KnownKeys(table)))
+        for table, count in counts.items():
+            unreadable += count - _replace(connection, table, known.setdefault(table, KnownKeys(table)))
         if opened:
             reopen.clear(connection, opened)
             known.clear()  # an UPDATE moves rows to the end
@@ -133,8 +132,16 @@ def _lines_of(chunk: bytes) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(), len(ends), [None, pa.py_buffer(starts_and_end), pa.py_buffer(chunk)])
 
 
+def _as_text(lines: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """The same bytes as text; null when some line is no UTF-8."""
+    try:
+        return lines.cast(pa.string())
+    except pa.ArrowInvalid:
+        return None
+
+
 def _tables_in(lines: pa.ChunkedArray) -> dict[str, int] | None:
-    """How many lines each table has; null when some line is of none, or no UTF-8."""
+    """How many lines each table has; null when some line is of none."""
     counts: dict[str, int] = {}
     left = len(lines)
     for table, start in _STARTS.items():
@@ -144,13 +151,7 @@ def _tables_in(lines: pa.ChunkedArray) -> dict[str, int] | None:
         if found:
             counts[table] = found
             left -= found
-    if left:
-        return None
-    try:
-        lines.cast(pa.string())
-    except pa.ArrowInvalid:
-        return None
-    return counts
+    return None if left else counts
 
 
 def _readable(lines: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
@@ -178,48 +179,38 @@ def _readable(lines: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
     return pa.chunked_array([kept], type=pa.binary()), torn
 
 
-def _parse(connection: duckdb.DuckDBPyConnection, table: str, expected: int) -> int:
-    """Puts a table's lines into the temporary table `fresh_TABLE`; returns how many could not be read."""
-    structure = ", ".join(f'"{name}": {_structure_of(kind)}' for name, kind in _columns(connection, table))
-    parse = (
-        f"CREATE OR REPLACE TEMP TABLE fresh_{table} AS "
-        f"SELECT place, unnest(from_json(line, '{{\"r\": {{{structure}}}}}').r) FROM journal_lines "
-        f"WHERE starts_with(line, '{_STARTS[table]}')"
-    )
+def _parse(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Puts a table's lines into the temporary table `fresh_TABLE`, but for those that cannot be read."""
     try:
-        connection.execute(parse)
+        connection.execute(_PARSE[table])
     except duckdb.InvalidInputException:  # bytes that a power cut left: rare, so looked for only then
-        connection.execute(parse + " AND json_valid(line)")
-    ((kept,),) = connection.execute(f"SELECT count(*) FROM fresh_{table}").fetchall()
-    return expected - int(kept)
+        connection.execute(_PARSE[table] + " AND json_valid(line)")
 
 
-def _replace(connection: duckdb.DuckDBPyConnection, table: str, known: KnownKeys) -> None:
-    """Moves `fresh_TABLE` into the table; the last row of a key wins, over the batch and over what stood there."""
+def _replace(connection: duckdb.DuckDBPyConnection, table: str, known: KnownKeys) -> int:
+    """Moves `fresh_TABLE` into the table; the last row of a key wins, over the batch and over what stood there.
+
+    Returns how many rows were fresh.
+    """
     fresh = f"fresh_{table}"
     key = ", ".join(RECORDS[table].key)
-    ((rows, keys),) = connection.execute(f"SELECT count(*), count(DISTINCT ({key})) FROM {fresh}").fetchall()
-    if rows != keys:
+    keys = known.hashes(connection, fresh)
+    rows = len(keys)
+    if len(np.unique(keys)) < rows:
         connection.execute(f"DELETE FROM {fresh} WHERE place NOT IN (SELECT max(place) FROM {fresh} GROUP BY {key})")
-    # Times were parsed with their offset and are kept as UTC.
-    selected = ", ".join(
-        f"timezone('UTC', {name})" if kind == "TIMESTAMP" else name for name, kind in _columns(connection, table)
-    )
-    where = known.where(connection, fresh)
+        keys = known.hashes(connection, fresh)
+    where = known.where(connection, keys)
     if where is not None:
         connection.execute(f"DELETE FROM {table} WHERE {where} AND ({key}) IN (SELECT ({key}) FROM {fresh})")
-    connection.execute(f"INSERT INTO {table} SELECT {selected} FROM {fresh}")
+    connection.execute(_INSERT[table])
     connection.execute(f"DROP TABLE {fresh}")
+    return rows
 
 
 def _opened(connection: duckdb.DuckDBPyConnection) -> list[str]:
     """The dialogues among the fresh ones that are to be played again."""
     rows = connection.execute("SELECT DISTINCT dialogue_id FROM fresh_dialogues WHERE status = 'open'").fetchall()
     return [row[0] for row in rows]
-
-
-def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str]]:
-    return [(row[1], row[2]) for row in connection.execute(f"PRAGMA table_info({table})").fetchall()]
 
 
 def _structure_of(kind: str) -> str:
@@ -229,6 +220,27 @@ def _structure_of(kind: str) -> str:
     if kind.endswith("[]"):
         return f'["{kind.removesuffix("[]")}"]'
     return '"TIMESTAMPTZ"' if kind == "TIMESTAMP" else f'"{kind}"'
+
+
+def _parsing(table: Table) -> str:
+    structure = ", ".join(f'"{column.name}": {_structure_of(column.type)}' for column in table.columns)
+    return (
+        f"CREATE OR REPLACE TEMP TABLE fresh_{table.name} AS "
+        f"SELECT place, unnest(from_json(line, '{{\"r\": {{{structure}}}}}').r) FROM journal_lines "
+        f"WHERE starts_with(line, '{_STARTS[table.name]}')"
+    )
+
+
+def _inserting(table: Table) -> str:
+    # Times were parsed with their offset and are kept as UTC.
+    values = (f"timezone('UTC', {name})" if kind == "TIMESTAMP" else name for name, kind, *_ in table.columns)
+    names = ", ".join(column.name for column in table.columns)
+    return f"INSERT INTO {table.name} ({names}) SELECT {', '.join(values)} FROM fresh_{table.name}"
+
+
+_OF_RECORDS = [table for table in TABLES if table.name in RECORDS]
+_PARSE = {table.name: _parsing(table) for table in _OF_RECORDS}
+_INSERT = {table.name: _inserting(table) for table in _OF_RECORDS}
 
 
 def _is_utf8(row: bytes) -> bool:

@@ -21,6 +21,7 @@ import duckdb
 from store import segments
 from store.control import NoAnswerError, RefusedError, ask
 from store.database import (
+    ATTACHED_AS,
     POLL_SECONDS,
     StoreBusyError,
     StoreError,
@@ -91,6 +92,7 @@ class Writer:
         self._folder = journal_folder(self.path)
         self._ingest_seconds = ingest_seconds
         self._known: dict[str, KnownKeys] = {}
+        self._instance: duckdb.DuckDBPyConnection | None = None
         self._in_doubt = False
         """Whether a batch failed that may be in all the same: DuckDB can fail after its commit."""
         self._turnstile = Turnstile(self._folder, is_writer=True)
@@ -183,6 +185,8 @@ class Writer:
         self._raise_failure()
 
     def _leave(self) -> None:
+        if self._instance is not None:
+            self._instance.close()
         with contextlib.suppress(OSError):  # it holds what is left for the next writer
             self._folder.rmdir()
         self._lock.release()
@@ -289,19 +293,13 @@ class Writer:
         batch = read_batch(self._folder, self._offsets, limit_bytes=self._batch_bytes)
         if batch.offsets:
             with self._turn():
-                connection = connect(
-                    self.path, read_only=False, patience_seconds=TURN_SECONDS, row_group_rows=ROW_GROUP_ROWS
-                )
-                self._turnstile.opened()
-                began = time.monotonic()
-                try:
+                with self._opened() as connection:
+                    began = time.monotonic()
                     if self._in_doubt:
                         self._offsets.update(ingested_offsets(connection))
                         batch = read_batch(self._folder, self._offsets, limit_bytes=self._batch_bytes)
                     self._in_doubt = True
                     self.unreadable_lines += ingest(connection, batch, self._known)
-                finally:
-                    _close(connection, self.path)
             if not batch.is_last:
                 share = HOLD_SECONDS / max(time.monotonic() - began, 0.01)
                 least, most = BATCH_RANGE
@@ -309,6 +307,30 @@ class Writer:
             self._offsets.update(batch.offsets)
             self._in_doubt = False
         return batch.is_last
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The database, attached to a DuckDB that is kept from batch to batch; after an error that is a new one."""
+        instance, self._instance = self._instance or duckdb.connect(), None
+        try:
+            connect(
+                self.path,
+                read_only=False,
+                patience_seconds=TURN_SECONDS,
+                instance=instance,
+                row_group_rows=ROW_GROUP_ROWS,
+            )
+            self._turnstile.opened()
+            yield instance
+            try:
+                instance.execute("USE memory")
+                instance.execute(f"DETACH {ATTACHED_AS}")
+            except duckdb.Error as error:
+                raise _not_closed(self.path, error) from error
+        except BaseException:
+            _close(instance, self.path)
+            raise
+        self._instance = instance
 
     def _remove_finished_segments(self) -> None:
         """Removes segments that nobody writes any more and that are in, up to a torn last line.
@@ -446,4 +468,8 @@ def _close(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
     try:
         connection.close()
     except duckdb.Error as error:
-        raise IngestError(f"{str(file)!r} could not be closed ({first_line(error)}): is the disk full?") from error
+        raise _not_closed(file, error) from error
+
+
+def _not_closed(file: Path, error: duckdb.Error) -> IngestError:
+    return IngestError(f"{str(file)!r} could not be closed ({first_line(error)}): is the disk full?")

@@ -144,7 +144,6 @@ def _take_in(db: Path, known: dict[str, KnownKeys], *records: Record) -> None:
 
 
 def test_replacing_finds_rows_wherever_they_stand_in_a_large_table(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known_keys, "LARGE_TABLE_ROWS", 40)
     monkeypatch.setattr(known_keys, "RECENT_ROWS", 30)
     Writer(db).close()
     chance = random.Random(1)
