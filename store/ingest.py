@@ -80,11 +80,18 @@ def read_batch(folder: Path, offsets: dict[str, int], *, limit_bytes: int = BATC
     return Batch(chunks, reached, is_last)
 
 
-def ingest(connection: duckdb.DuckDBPyConnection, batch: Batch, known: dict[str, KnownKeys] | None = None) -> int:
+def ingest(
+    connection: duckdb.DuckDBPyConnection,
+    batch: Batch,
+    known: dict[str, KnownKeys] | None = None,
+    *,
+    joins_groups: bool = True,
+) -> int:
     """Takes a batch in, in one transaction; returns how many of its lines could not be read.
 
     Args:
         known: what the caller keeps from batch to batch for as long as nobody else writes, by table.
+        joins_groups: whether DuckDB joins what small batches left, small groups of rows, which packs them anew.
     """
     known = {} if known is None else known
     raw = pa.chunked_array([_lines_of(chunk) for chunk in batch.chunks], type=pa.binary())
@@ -94,11 +101,13 @@ def ingest(connection: duckdb.DuckDBPyConnection, batch: Batch, known: dict[str,
         raw, unreadable = _readable(raw)
         text = _as_text(raw)
         counts = None if text is None else _tables_in(text)
-        assert text is not None and counts is not None
+        assert text is not None
+        assert counts is not None
     try:
         # Each commit then writes the tables themselves; through DuckDB's own log, all would be written twice.
         threads = "SET threads = 1" if raw.nbytes <= SMALL_BATCH_BYTES else "RESET threads"
-        connection.execute(f"SET TimeZone = 'UTC'; SET checkpoint_threshold = '1B'; {threads}")
+        joining = "RESET max_vacuum_tasks" if joins_groups else "SET max_vacuum_tasks = 0"
+        connection.execute(f"SET TimeZone = 'UTC'; SET checkpoint_threshold = '1B'; {threads}; {joining}")
         # From buffers: pa.array and pa.table would import pandas where there is one, which takes half a second.
         places = pa.Array.from_buffers(pa.int64(), len(text), [None, pa.py_buffer(np.arange(len(text)))])
         connection.register("journal_lines", pa.Table.from_arrays([places, text], names=["place", "line"]))

@@ -157,8 +157,8 @@ from store import writer as writer_module
 from store.writer import Writer
 from tests.store.store_samples import turn
 
-def ingest_and_die(*given):
-    count = ingest(*given)
+def ingest_and_die(*given, **named):
+    count = ingest(*given, **named)
     os.kill(os.getpid(), signal.SIGKILL)
 
 ingest, writer_module.ingest = writer_module.ingest, ingest_and_die
@@ -408,3 +408,36 @@ def test_the_log_of_a_database_that_is_gone_is_not_replayed(db: Path) -> None:
     with pytest.raises(StoreError, match="left over"):
         Writer(db)
     assert names(db.parent) == [db.name + ".wal"]
+
+
+def groups_of_rows(db: Path) -> int:
+    (row,) = query(db, "SELECT count(DISTINCT row_group_id) AS groups FROM pragma_storage_info('turns')")
+    return int(row["groups"])
+
+
+@pytest.mark.parametrize("batches_a_join", [100, 3])
+def test_small_groups_of_rows_are_joined_now_and_then_and_at_the_close(
+    batches_a_join: int, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "BATCHES_A_JOIN", batches_a_join)
+    seen = []
+    with Writer(db, ingest_seconds=3600) as writer:
+        for batch in range(4):
+            writer.append(*(turn(1000 * batch + number) for number in range(200)))
+            writer.flush()
+            seen.append(groups_of_rows(db))
+        writer.append(turn(9999))
+    assert seen == {100: [1, 2, 3, 4], 3: [1, 2, 1, 2]}[batches_a_join]
+    assert groups_of_rows(db) == 1
+    assert query(db, "SELECT count(DISTINCT turn_id) AS n FROM turns") == [{"n": 801}]
+
+
+def test_a_key_that_comes_again_in_a_small_table_replaces_its_row(db: Path) -> None:
+    with Writer(db, ingest_seconds=3600) as writer:
+        for content in ("first", "second"):
+            writer.append(turn(1, content=content), turn(1, content=f"{content}, mended"), turn(2))
+            writer.flush()
+    with Writer(db) as writer:  # knows nothing yet
+        writer.append(turn(2, content="third"))
+    rows = query(db, "SELECT content FROM turns ORDER BY turn_id")
+    assert [row["content"] for row in rows] == ["second, mended", "third"]
