@@ -13,7 +13,7 @@ from store.database import query
 from store.pair_figures import method_stats, pair_stats, unmeasured_methods, unmeasured_pairs
 from store.pair_report import reports_of
 from store.pair_table import print_report
-from store.records import CatchOutcome, Caught, Judgement, MethodStats, Pair, PairStats, Record
+from store.records import CatchOutcome, Caught, Dialogue, Judgement, MethodStats, Pair, PairStats, Record
 from tests.store.store_samples import call, campaign, corpus, pair_corpus
 
 Fill = Callable[..., Path]
@@ -330,3 +330,29 @@ def test_one_query_compares_methods(fill: Fill) -> None:
         ("rmboost", 3, 2.0, 0.5, pytest.approx(1 / 3), "most", 2, 0.0, 2, 0.5, 2, 0.5, 3, 1, 6.0),
         ("music", 2, 0.0, None, None, None, None, None, 0, None, 0, None, 0, 0, 3.0),
     ]
+
+
+def test_a_place_that_got_its_pair_after_all_is_not_without_one(fill: Fill) -> None:
+    records = corpus(1)
+    (pair_of,) = (record for record in records if isinstance(record, Pair))
+    (chosen,) = (r for r in records if isinstance(r, Dialogue) and r.dialogue_id == pair_of.chosen_id)
+    forked = chosen.model_copy(update={"forked_from": "dlg_main"})
+    place = len(chosen.turn_ids) - 1
+    caught = [
+        Caught(
+            catch_id=f"catch_{dialogue}_{depth}",
+            campaign_id=pair_of.campaign_id,
+            dialogue_id=dialogue,
+            depth=depth,
+            attempt=0,
+            reason="empty",
+            source="rule",
+            content="",
+            call_id="c",
+            outcome="no_pair",
+            agent="perturbation",
+        )
+        for dialogue, depth in (("dlg_main", place), ("dlg_main", place - 2), ("dlg_other", place))
+    ]
+    db = fill(*records, forked, *caught)
+    assert query(db, "SELECT caught, without_pair FROM pair_report") == [{"caught": 3, "without_pair": 2}]

@@ -259,7 +259,7 @@ def test_a_reader_in_our_own_process_gets_in_too(db: Path) -> None:
 def test_an_error_of_the_ingester_is_raised_and_the_rows_stay_in_the_journal(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> int:
+    def full(*_: object, **__: object) -> int:
         raise StoreError("the disk is full")
 
     writer = Writer(db)
@@ -315,7 +315,7 @@ def _append_and_fail(writer: Writer) -> None:
 def test_the_first_error_is_raised_and_a_failing_close_is_noted_on_it(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> int:
+    def full(*_: object, **__: object) -> int:
         raise StoreError("the disk is full")
 
     monkeypatch.setattr(writer_module, "ingest", full)
