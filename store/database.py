@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 
 from configs.errors import DescantError
+from store.host import ATTACHED_AS, Host, lent
 from store.lock import Lock
 from store.migrations import MIGRATIONS, has_definitions, migrate, schema_version
 from store.segments import journal_folder
@@ -27,7 +28,6 @@ POLL_SECONDS = 0.01
 BIRTH_SECONDS = 3.0
 """How long a reader waits for a database that somebody is just creating."""
 DEFAULT_NAME = "corpus.duckdb"
-ATTACHED_AS = "corpus"
 _MAGIC = slice(8, 12)
 """Where `DUCK` stands in each DuckDB file, after a checksum."""
 
@@ -60,24 +60,20 @@ def reading(path: str | os.PathLike[str], *, settings: Sequence[str] = ()) -> It
     `settings`: SET statements to run first.
     """
     file = database_path(path)
-    connection = connect(file, read_only=True)
-    try:
-        version = check_ours(connection, file)
-        if version < len(MIGRATIONS):
+    with lent() if not settings else contextlib.nullcontext() as host:
+        connection = connect(file, read_only=True, host=host)
+        try:
+            version = check_ours(connection, file)
+            if version < len(MIGRATIONS) or not has_definitions(connection):
+                connection.close()
+                if host:
+                    host.leave()
+                connection = _upgraded(file) if version < len(MIGRATIONS) else _with_our_views(file)
+            for setting in settings:
+                connection.execute(setting)
+            yield connection
+        finally:
             connection.close()
-            connection = _upgraded(file)
-        elif not has_definitions(connection):
-            connection.close()
-            with contextlib.suppress(
-                StoreError
-            ):  # the views of another Descant: they are read where ours cannot be made
-                _upgrade(file, patience_seconds=0.0)
-            connection = connect(file, read_only=True)
-        for setting in settings:
-            connection.execute(setting)
-        yield connection
-    finally:
-        connection.close()
 
 
 def query(
@@ -105,6 +101,7 @@ def connect(
     instance: duckdb.DuckDBPyConnection | None = None,
     row_group_rows: int | None = None,
     has_turn: bool = False,
+    host: Host | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Opens a database that must exist, and waits while another process holds it.
 
@@ -113,6 +110,7 @@ def connect(
             costs several times as much.
         row_group_rows: how many rows DuckDB gathers in one group of what is written there; null for its own number.
         has_turn: we hold the turnstile, which readers take else while they open.
+        host: to attach it to, for a short reading; else a DuckDB is started for it.
 
     Raises:
         StoreError: there is no such file, or it is no DuckDB database.
@@ -128,7 +126,7 @@ def connect(
         if read_only and not has_turn:
             turnstile.take(deadline - time.monotonic())
         try:
-            connection = _open(file, read_only, instance, row_group_rows)
+            connection = host.attach(file) if host else _open(file, read_only, instance, row_group_rows)
             connection.execute("SET enable_progress_bar = false")  # it would write on our stdout
             return connection
         except duckdb.Error as error:
@@ -237,6 +235,13 @@ def _is_held(error: duckdb.Error) -> bool:
         or "different configuration than existing connections" in text
         or "Unique file handle conflict" in text
     )
+
+
+def _with_our_views(file: Path) -> duckdb.DuckDBPyConnection:
+    """The database of our schema with our views, or with another Descant's where ours cannot be made."""
+    with contextlib.suppress(StoreError):
+        _upgrade(file, patience_seconds=0.0)
+    return connect(file, read_only=True)
 
 
 def _upgraded(file: Path) -> duckdb.DuckDBPyConnection:

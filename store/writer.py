@@ -21,7 +21,6 @@ import duckdb
 from store import segments
 from store.control import NoAnswerError, RefusedError, ask
 from store.database import (
-    ATTACHED_AS,
     POLL_SECONDS,
     StoreBusyError,
     StoreError,
@@ -31,6 +30,7 @@ from store.database import (
     first_line,
     refuse_folder,
 )
+from store.host import ATTACHED_AS
 from store.ingest import BATCH_BYTES, IngestError, ingest, ingested_offsets, is_full_disk, read_batch
 from store.journal import FULL_DISK_PATIENCE_SECONDS, RETRY_SECONDS, Journal, full_disk
 from store.known_keys import KnownKeys
