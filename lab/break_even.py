@@ -7,6 +7,7 @@ bootstrap of the prompts of each random seed, a prompt's outcomes in all campaig
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -64,9 +65,8 @@ def break_even(curve: Mapping[float, Outcomes], rival: Outcomes) -> BreakEven | 
     if any(share is None for share in found):
         return None
     *noise, theirs = [share.value for share in found if share is not None]
-    drawn = [
-        crossing(rates, list(row[:-1]), float(row[-1])) for row in _resampled(campaigns) if not np.isnan(row).any()
-    ]
+    rows = _resampled(campaigns)
+    drawn = [crossing(rates, row[:-1], row[-1]) for row in rows[~np.isnan(rows).any(axis=1)].tolist()]
     if not drawn:  # so few pairs that every resample has a campaign without any
         return None
     # order statistics: between the infinities of a line that is not crossed there is nothing to interpolate
@@ -76,17 +76,23 @@ def break_even(curve: Mapping[float, Outcomes], rival: Outcomes) -> BreakEven | 
 
 def _resampled(campaigns: Sequence[Outcomes]) -> NDArray[np.float64]:
     """The campaigns' label noise, a row for each time that the prompts of every random seed are drawn anew."""
-    generator = np.random.default_rng(0)
     wrong = np.zeros((RESAMPLES, len(campaigns)))
     told = np.zeros((RESAMPLES, len(campaigns)))
-    for seed in campaigns[0]:
+    for seed, times in zip(campaigns[0], _draws(*(len(of_seed) for of_seed in campaigns[0].values())), strict=True):
         letters = np.array([list(outcomes[seed]) for outcomes in campaigns]).T  # prompts x campaigns
-        prompts = len(letters)
-        times = generator.multinomial(prompts, [1 / prompts] * prompts, size=RESAMPLES).astype(np.float64)
         wrong += times @ (letters == WRONG)
         told += times @ ((letters == WRONG) | (letters == RIGHT))
     with np.errstate(invalid="ignore"):
         return wrong / told
+
+
+@lru_cache(maxsize=1)
+def _draws(*prompts: int) -> tuple[NDArray[np.float32], ...]:
+    """How often each prompt of a random seed is drawn, a row for each resample: the same for all campaigns of a lab."""
+    generator = np.random.default_rng(0)
+    return tuple(
+        generator.multinomial(count, [1 / count] * count, size=RESAMPLES).astype(np.float32) for count in prompts
+    )
 
 
 def noise_gap(mine: Outcomes, theirs: Outcomes) -> Share | None:

@@ -4,6 +4,7 @@ To start a DuckDB costs some 16 ms of CPU, for it registers thousands of functio
 One reading at a time is a guest; whoever reads meanwhile, in another thread or within it, opens a DuckDB of his own.
 """
 
+import atexit
 import os
 import threading
 from collections.abc import Iterator
@@ -57,6 +58,9 @@ class Host:
             self._home.execute(f"SET GLOBAL temp_directory = {_literal(spills)}")
         self._spills = spills
 
+    def close(self) -> None:
+        self._home.close()
+
     def _renew(self) -> None:
         self._home.close()
         self._home, self._spills = duckdb.connect(), None
@@ -64,6 +68,16 @@ class Host:
 
 _hosts: dict[int, Host] = {}
 """By process: a forked child finds its parent's here, which has lost its threads, and leaves it alone."""
+
+
+@atexit.register
+def _close() -> None:
+    """At the end of the process, which would find fault with what is still there; not with a host that a thread has."""
+    if _taken.acquire(timeout=1.0):
+        host = _hosts.pop(os.getpid(), None)
+        if host is not None:
+            host.close()
+        _taken.release()
 
 
 @contextmanager

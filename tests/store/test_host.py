@@ -49,9 +49,7 @@ def test_a_result_that_outlives_its_reading_does_not_keep_the_file(fill: Callabl
     assert query(database, "SELECT 1 AS one") == [{"one": 1}]
 
 
-def test_readings_within_each_other_and_in_other_threads_do_not_wait(
-    fill: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_readings_within_each_other_and_in_other_threads_do_not_wait(fill: Callable[..., Path], tmp_path: Path) -> None:
     database, other = fill(SEED), tmp_path / "other.duckdb"
     with Writer(other):
         pass
@@ -129,9 +127,12 @@ def test_a_spill_folder_that_was_used_does_not_stay(
 def test_a_forked_process_starts_a_duckdb_of_its_own(fill: Callable[..., Path]) -> None:
     database = fill(SEED)
     assert query(database, "SELECT count(*) AS n FROM seeds") == [{"n": 1}]
+    with lent() as ours:
+        pass
     child = os.fork()
     if child == 0:
         rows = query(database, "SELECT count(*) AS n FROM seeds")
-        os._exit(0 if rows == [{"n": 1}] else 1)
+        with lent() as its_own:
+            os._exit(0 if rows == [{"n": 1}] and its_own is not ours else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert query(database, "SELECT count(*) AS n FROM seeds") == [{"n": 1}]

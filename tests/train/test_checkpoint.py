@@ -53,6 +53,7 @@ def curve(folder: str | None) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in read_metrics(Path(str(folder)) / "metrics.jsonl")]
 
 
+@pytest.mark.chain
 def test_a_fit_killed_at_random_steps_ends_bit_for_bit_as_one_that_never_was(
     tiny_settings: MakeSettings, make_pairs: MakePairs, tmp_path: Path
 ) -> None:

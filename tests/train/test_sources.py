@@ -130,6 +130,7 @@ def test_a_curriculum_trains_on_the_sets_of_its_stages_in_their_order(tiny_setti
     assert min(longest[:3]) > min(longest[3:])  # real conversations are shorter, and come later only
 
 
+@pytest.mark.chain
 def test_a_curriculum_killed_in_its_middle_ends_bit_for_bit_as_one_that_never_was(
     tiny_settings: MakeSettings, sets: Sets, tmp_path: Path
 ) -> None:
