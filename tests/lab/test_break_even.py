@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lab.break_even import RESAMPLES, break_even, count, crossing, label_noise, noise_gap
+from lab.break_even import NO_PAIR, RESAMPLES, RIGHT, WRONG, break_even, count, crossing, label_noise, noise_gap
 
 
 def outcomes(wrong: int, right: int, ties: int = 0, none: int = 0) -> dict[int, str]:
@@ -95,3 +95,10 @@ def test_ties_are_no_wrong_labels_in_the_interval_either() -> None:
 
 def test_campaigns_of_almost_no_pairs_have_no_break_even() -> None:
     assert break_even({0.0: {0: "w" + "-" * 3000}, 0.1: {0: "-" * 3000 + "w"}}, {0: "-" * 3001}) is None
+
+
+def test_resamples_in_which_a_campaign_has_no_pairs_are_left_out() -> None:
+    found = break_even({0.0: {0: RIGHT + NO_PAIR * 9}, 0.3: {0: WRONG * 10}}, {0: (RIGHT + WRONG) * 5})
+    assert found is not None
+    assert found.value == pytest.approx(0.15)
+    assert 0.0 < found.low < 0.15 < found.high < 0.3
