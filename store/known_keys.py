@@ -48,7 +48,7 @@ class KnownKeys:
             return "true"
         if not reach:
             return None
-        ((end,),) = connection.execute(f"SELECT max(rowid) + 1 FROM {self.table}").fetchall()
+        ((end,),) = connection.execute(f"SELECT coalesce(max(rowid) + 1, 0) FROM {self.table}").fetchall()
         return f"rowid >= {end - reach}"
 
     def _add(self, keys: Hashes) -> None:
