@@ -41,7 +41,7 @@ from store.segments import journal_folder
 from store.turnstile import Turnstile
 
 INGEST_SECONDS = 1.0
-INGEST_SHARE = 0.1
+INGEST_SHARE = 0.03
 """Of the time that passes may take: a long one is followed by a longer pause, of at most LONGEST_PAUSE_SECONDS."""
 LONGEST_PAUSE_SECONDS = 3.0
 BATCHES_A_JOIN = 16
