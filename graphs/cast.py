@@ -1,7 +1,8 @@
 """The cast: the agents that play in a campaign's graphs, built from its settings."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from agents.assistant import Assistant, ContrastiveAssistant
 from agents.context_errors import ContextErrors
@@ -19,6 +20,9 @@ from configs.errors import DescantError
 from configs.model_settings import ModelSettings, Role
 from configs.settings import CONTEXT_KINDS, CampaignSettings
 from store.records import Record
+
+NO_SHAPE = ("name", "seeds", "trials", "concurrency", "models", "budget")
+"""Settings that change no call; of the models only what they are asked for does."""
 
 
 class ModelMissingError(DescantError):
@@ -145,6 +149,16 @@ def models_in_use(settings: CampaignSettings) -> dict[str, ModelSettings]:
         f"judge_{index}" if role == "judge" else role: settings.models.of(role, index)
         for role, index in roles_in_use(settings)
     }
+
+
+def shape_of(settings: CampaignSettings, *, without: Sequence[str] = ()) -> dict[str, Any]:
+    """What of the settings says which calls are made and what is asked of whom; not how models are reached, or of how many seeds.
+
+    Args:
+        without: settings that are left out beside.
+    """
+    kept = settings.model_dump(mode="json", exclude={*NO_SHAPE, *without})
+    return kept | {"models": {role: model.sampling() for role, model in models_in_use(settings).items()}}
 
 
 def require_named_models(settings: CampaignSettings) -> None:

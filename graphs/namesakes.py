@@ -5,19 +5,18 @@ Ids are hashes of the settings, so a changed one makes a new campaign. That may 
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from pydantic import ValidationError
 
 from configs.settings import CampaignSettings
-from graphs.cast import models_in_use
+from graphs.cast import shape_of
 from graphs.differing import changed_settings
 from store import played
 from store.database import database_path
 from store.queries import campaigns_called
 
-NO_PART = ("name", "seeds", "trials", "concurrency", "judge_repairs", "models", "budget")
-"""Settings that are no part of what a campaign is; of models only what they are asked for."""
+NO_PART = ("judge_repairs",)
+"""Settings that change calls and are no part of what a campaign is."""
 SHOWN = 3
 
 
@@ -41,7 +40,7 @@ def _changes(settings: CampaignSettings, database: str | os.PathLike[str], other
         before = CampaignSettings.model_validate(stored.config)
     except ValidationError:  # of another version of Descant, or a judging
         return [f"recipe is {settings.recipe!r}, and {stored.recipe!r}"] if stored.recipe != settings.recipe else []
-    return changed_settings(_shape(before), _shape(settings))
+    return changed_settings(shape_of(before, without=NO_PART), shape_of(settings, without=NO_PART))
 
 
 def _told(changes: Sequence[str]) -> str:
@@ -49,9 +48,3 @@ def _told(changes: Sequence[str]) -> str:
         return "its prompts, its reward model or its version of Descant are not those"
     more = f", and {len(changes) - SHOWN} more differ" if len(changes) > SHOWN else ""
     return f"{'; '.join(changes[:SHOWN])}{more}"
-
-
-def _shape(settings: CampaignSettings) -> dict[str, Any]:
-    """What a campaign is, as far as its settings say."""
-    kept = settings.model_dump(mode="json", exclude=set(NO_PART))
-    return kept | {"models": {role: model.sampling() for role, model in models_in_use(settings).items()}}

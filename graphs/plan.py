@@ -19,7 +19,7 @@ from agents.rehearsal.backend import PREFIX
 from configs.model_settings import ModelsSettings, Role
 from configs.settings import CampaignSettings, CapSettings
 from graphs.campaign import campaign_identity, check_scorer
-from graphs.cast import models_in_use, prompts_of, require_named_models, roles_in_use
+from graphs.cast import models_in_use, prompts_of, require_named_models, roles_in_use, shape_of
 from graphs.execute import branches_of
 from graphs.rehearse import LENGTHS, Usage, rehearsed_usage
 from graphs.spending import spent_by_role
@@ -35,6 +35,8 @@ FEWEST_RECORDED = 2
 CONFIDENCE = 0.99
 """Of the interval for what is still to come, by Student's t over the playings that were looked at: wide, since a budget is
 set by its end, and a few playings seldom show a rare retry."""
+CHANCE = ("random_seed",)
+"""What another campaign may differ in whose dialogues are gone by."""
 FIGURES = ("calls", "prompt_tokens", "completion_tokens", "usd")
 ROLES: tuple[Role, ...] = ("user", "assistant", "perturbation", "judge")
 NAMELESS = {"name": "", "random_seed": 0}
@@ -194,10 +196,10 @@ def _recorded(settings: CampaignSettings, prompts: Prompts, database: Path) -> _
     own_id = campaign_identity(settings, prompts) if settings.scorer is None else None
     if own_id is not None and resume.created_at(database, own_id) is None:
         own_id = None
-    shape, likest = _shape(settings), None
+    shape, likest = shape_of(settings, without=CHANCE), None
     for campaign in recorded_campaigns(database, settings.recipe):
         other = _read(campaign.config)
-        if other is None or _shape(other) != shape:
+        if other is None or shape_of(other, without=CHANCE) != shape:
             continue
         is_same = (other.name, other.random_seed) == (settings.name, settings.random_seed)
         if own_id is None and settings.scorer is not None and is_same:
@@ -216,14 +218,6 @@ def _read(config: dict[str, Any]) -> CampaignSettings | None:
         return CampaignSettings.model_validate(config)
     except ValidationError:
         return None
-
-
-def _shape(settings: CampaignSettings) -> dict[str, Any]:
-    """What decides which calls are made and to whom; not name, chance, seeds, budget or how the models are reached."""
-    kept = settings.model_dump(
-        mode="json", exclude={"name", "random_seed", "seeds", "trials", "concurrency", "models", "budget"}
-    )
-    return kept | {"models": {role: model.sampling() for role, model in models_in_use(settings).items()}}
 
 
 def _drawn(settings: CampaignSettings, things: Sequence[Any], number: int) -> list[Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 
 from configs.errors import DescantError
-from store.host import ATTACHED_AS, Host, lent
+from store.host import ATTACHED_AS, Host, attach, lent
 from store.lock import Lock
 from store.migrations import MIGRATIONS, has_definitions, migrate, schema_version
 from store.segments import journal_folder
@@ -147,9 +147,8 @@ def _open(
 ) -> duckdb.DuckDBPyConnection:
     if instance is None:
         return duckdb.connect(file, read_only=read_only)
-    name = str(file).replace("'", "''")
     options = [*(["READ_ONLY"] if read_only else []), *([f"ROW_GROUP_SIZE {row_group_rows}"] if row_group_rows else [])]
-    instance.execute(f"ATTACH '{name}' AS {ATTACHED_AS} ({', '.join(options)})")
+    attach(instance, file, *options)
     instance.execute(f"USE {ATTACHED_AS}")
     return instance
 

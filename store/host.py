@@ -19,6 +19,11 @@ ATTACHED_AS = "corpus"
 _taken = threading.Lock()
 
 
+def attach(instance: duckdb.DuckDBPyConnection, file: Path, *options: str) -> None:
+    """Attaches a file to a DuckDB as ATTACHED_AS; what `duckdb.connect` raises, this does."""
+    instance.execute(f"ATTACH {_literal(file)} AS {ATTACHED_AS} ({', '.join(options)})")
+
+
 class Host:
     """A DuckDB that stays. Holds a file from `attach` to `leave`."""
 
@@ -30,7 +35,7 @@ class Host:
     def attach(self, file: Path) -> duckdb.DuckDBPyConnection:
         """A connection of its own to the file, read-only; what `duckdb.connect` raises, this does."""
         self._spill_beside(file)
-        self._home.execute(f"ATTACH {_literal(file)} AS {ATTACHED_AS} (READ_ONLY)")
+        attach(self._home, file, "READ_ONLY")
         self._has_guest = True
         connection = self._home.cursor()
         connection.execute(f"USE {ATTACHED_AS}")
