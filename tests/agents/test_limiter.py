@@ -210,8 +210,10 @@ def test_when_the_campaign_stops_nobody_waits_any_more() -> None:
         await limited.start(1)
         waiting = [asyncio.create_task(limited.start(1)) for _ in range(10)]
         await breathe()
+        assert not any(task.done() for task in waiting)
         limiters.open()
         await asyncio.gather(*waiting)
+        assert limited.in_flight == 11
 
     played(play)
 

@@ -170,6 +170,8 @@ def test_a_server_that_keeps_clients_waiting_can_be_stopped() -> None:
         waiting.request("POST", "/v1/chat/completions", body)
         while get(f"{base.removesuffix('/v1')}/health").json()["requests"] == 0:
             pass
+        leaving = time.monotonic()
+    assert time.monotonic() - leaving < 10.0  # the client waits two minutes
     waiting.close()
 
 
