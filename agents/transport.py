@@ -95,8 +95,8 @@ def answer_of(
 ) -> Answer:
     """An answer that is one; every transport reads its response through this.
 
-    Why it ended is told in OpenAI's words, and in the provider's own where those have none. A prompt of 0 tokens, or 0 for a text that is there, is what a server that does not count says: then nobody knows what it
-    cost.
+    Why it ended is told in OpenAI's words, and in the provider's own where those have none. A prompt of 0 tokens, or 0 for a
+    text that is there, is what a server that does not count says: then nobody knows what it cost.
 
     Raises:
         ProviderError: it was withheld or refused, or is no text.

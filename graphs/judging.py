@@ -173,9 +173,8 @@ def run_judging(
     elif settings.references is not None and references is not None:
         source = sorted(reference.answers for reference in references.values())
     campaign_id = judging_identity(settings, prompts, source)
-    with Writer(
-        database, patience_seconds=LOCK_PATIENCE_SECONDS
-    ) as writer:  # which may have taken in what a killed process left
+    with Writer(database, patience_seconds=LOCK_PATIENCE_SECONDS) as writer:
+        # It may have taken in what a killed process left.
         so_far = stored.so_far(database, settings.name, campaign_id)
         if so_far.is_anothers:
             raise JudgingError(

@@ -216,7 +216,7 @@ class Writer:
             raise StoreError(f"writing {str(self.path)!r} failed: {self._failure}") from self._failure
 
     def _ingest_forever(self) -> None:
-        """The ingester thread: a pass about every second, or at once when somebody asks for it."""
+        """The ingester thread: a pass every one to three seconds, or at once when somebody asks for it."""
         pause = self._ingest_seconds
         close_began: float | None = None
         while True:
