@@ -5,7 +5,6 @@ Knows neither processes nor faults; `benchmarks.faults_and_kills` makes what is 
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +29,8 @@ IDS = {
 }
 HOW_IT_WENT = {"created_at", "latency_ms", "attempts", "lost_tokens", "lost_usd"}
 """Columns of a call that tell how it went, not what was said."""
+NOTED_WITHIN_SECONDS = 1.0
+"""So long after the server answered may an answer still be on its way into the journal, on a machine that is busy."""
 
 Row = dict[str, Any]
 
@@ -39,15 +40,25 @@ class Killed(NamedTuple):
 
     arrivals: int
     """Requests that the server had got."""
+    at: float
+    """In seconds since 1970."""
     paid: frozenset[str]
     """Calls whose answer the journal had, as `call_key`s."""
-    in_flight: frozenset[str]
-    """Calls that the journal had as started only, as seeds: a started row holds no messages."""
     twice: tuple[str, ...]
     """Calls that the journal had as done more than once, or as started again after that; there must be none."""
 
+    def leaves_open(self, log: Sequence[Arrival]) -> set[str]:
+        """The calls that were in flight: asked before, not in the journal, and not answered long before either."""
+        return {
+            arrival.call
+            for arrival in log[: self.arrivals]
+            if arrival.call is not None
+            and arrival.call not in self.paid
+            and (arrival.ended_at is None or arrival.ended_at > self.at - NOTED_WITHIN_SECONDS)
+        }
 
-def when_killed(database: Path, arrivals: int) -> Killed:
+
+def when_killed(database: Path, arrivals: int, at: float) -> Killed:
     """Read the journal, and the database behind it, as the dead process left them."""
     rows: dict[str, Row] = {}
     if database.exists():
@@ -66,8 +77,7 @@ def when_killed(database: Path, arrivals: int) -> Killed:
         rows[identity] = row
     _make_whole(rows.values())
     paid = {call_key(row["messages"], row["parameters"]["seed"]) for row in done.values()}
-    in_flight = {str(row["parameters"]["seed"]) for row in rows.values() if row["status"] == "started"}
-    return Killed(arrivals, frozenset(paid), frozenset(in_flight), tuple(twice))
+    return Killed(arrivals, at, frozenset(paid), tuple(twice))
 
 
 def _make_whole(rows: Iterable[Row]) -> None:
@@ -100,36 +110,41 @@ class Payments(NamedTuple):
     answered_again: int
     """Calls that the server answered whole more than once."""
     not_in_flight: int
-    """Of those, the ones that no kill between the two answers explains."""
+    """Of those, the ones that neither a kill between the two answers nor the caller's own time-out explains."""
+    timed_out: int
+    """Of those, the ones that were asked again after their time-out: the answer came too late."""
     in_flight: int
     """Calls in flight at the kills, all kills together."""
     noted_twice: int
 
 
-def payments(log: Sequence[Arrival], kills: Sequence[Killed]) -> Payments:
+def payments(log: Sequence[Arrival], kills: Sequence[Killed], timeout_seconds: float) -> Payments:
     again = sum(
         arrival.call in kill.paid for kill in kills for arrival in log[kill.arrivals :] if arrival.call is not None
     )
-    answers: dict[str, list[int]] = {}
+    asked: dict[str, list[int]] = {}
     for place, arrival in enumerate(log):
-        if arrival.end == "answered" and arrival.call is not None:
-            answers.setdefault(arrival.call, []).append(place)
-    several = {call: places for call, places in answers.items() if len(places) > 1}
-
-    def is_explained(places: list[int], seed: str) -> bool:
-        return all(
-            any(first < kill.arrivals <= second and seed in kill.in_flight for kill in kills)
-            for first, second in pairwise(places)
-        )
-
-    unexplained = sum(not is_explained(places, str(log[places[0]].request["seed"])) for places in several.values())
+        if arrival.call is not None:
+            asked.setdefault(arrival.call, []).append(place)
+    open_at = [kill.leaves_open(log) for kill in kills]
+    several, late, unexplained = 0, set[str](), set[str]()
+    for call, places in asked.items():
+        answered = [place for place in places if log[place].end == "answered"]
+        several += len(answered) > 1
+        for first in answered[:-1]:
+            then = places[places.index(first) + 1]
+            if any(first < kill.arrivals <= then and call in left for kill, left in zip(kills, open_at, strict=True)):
+                continue
+            has_timed_out = log[then].at - log[first].at >= timeout_seconds - NOTED_WITHIN_SECONDS / 2
+            (late if has_timed_out else unexplained).add(call)
     return Payments(
         requests=len(log),
         calls=len({arrival.call for arrival in log}),
         again_though_noted=again,
-        answered_again=len(several),
-        not_in_flight=unexplained,
-        in_flight=sum(len(kill.in_flight) for kill in kills),
+        answered_again=several,
+        not_in_flight=len(unexplained),
+        timed_out=len(late),
+        in_flight=sum(map(len, open_at)),
         noted_twice=sum(len(kill.twice) for kill in kills),
     )
 

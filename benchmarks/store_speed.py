@@ -16,6 +16,7 @@ view stands `count(*)` of what it is mainly read from.
 """
 
 import argparse
+import gc
 import os
 import statistics
 import subprocess
@@ -33,8 +34,7 @@ from store.records import Record
 from store.writer import Writer
 
 HOME = Path(__file__).parent.parent
-SLICE_TURNS = 50_000
-INGEST_SECONDS = 0.1
+SLICE_TURNS = 150_000
 TURN_TABLES = {"seeds", "turns", "dialogues", "dialogue_stats"}
 SUMMARY_LIMIT_MS, ONE_LIMIT_MS, COMMAND_LIMIT_MS = 1_000.0, 50.0, 2_000.0
 TURNS_A_SECOND = 100_000
@@ -111,7 +111,7 @@ def write(database: Path, turns: int) -> bool:
     """Make the corpus, and print how fast it came in; whether it is fast enough."""
     speeds: dict[str, list[Speed]] = {"turns": [], "the rest": []}
     counts: Counter[str] = Counter()
-    with Writer(database, ingest_seconds=INGEST_SECONDS) as writer:
+    with Writer(database) as writer:
         slices: dict[str, list[Sequence[Record]]] = {"turns": [], "the rest": []}
         waiting = 0
         for made in CorpusMaker(turns).made():
@@ -147,10 +147,13 @@ def write(database: Path, turns: int) -> bool:
 
 def _take_in(writer: Writer, parts: Sequence[Sequence[Record]]) -> Speed:
     """Appends record by record group, as dialogues end, and waits until all are in DuckDB."""
+    gc.collect()
+    gc.freeze()  # the collector would look through all that was made and waits here, which no store would hold
     started, cpu = time.perf_counter(), time.process_time()
     for records in parts:
         writer.append(*records)
     writer.flush()
+    gc.unfreeze()
     return Speed(sum(map(len, parts)), time.perf_counter() - started, time.process_time() - cpu)
 
 

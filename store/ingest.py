@@ -7,27 +7,23 @@ key would make replacing fifty times slower.
 """
 
 import os
-import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from store import reopen, segments
 from store.database import StoreError, first_line
 from store.journal import FULL_DISK
 from store.known_keys import KnownKeys
+from store.lines import STARTS, Lines, lines_of, readable
 from store.records import RECORDS
 from store.tables import MESSAGES, TABLES, Table
 
 BATCH_BYTES = 32 << 20
-SMALL_BATCH_BYTES = 8 << 20
-"""Up to this one thread is enough, and leaves the other cores to the campaign."""
-_LINE = re.compile(rb'\{"t":"([A-Za-z_][A-Za-z0-9_]*)","r":.*\}')
-_STARTS = {table: f'{{"t":"{table}","r":' for table in RECORDS}
 
 
 class IngestError(StoreError):
@@ -94,30 +90,22 @@ def ingest(
         joins_groups: whether DuckDB joins what small batches left, small groups of rows, which packs them anew.
     """
     known = {} if known is None else known
-    raw = pa.chunked_array([_lines_of(chunk) for chunk in batch.chunks], type=pa.binary())
-    text, unreadable = _as_text(raw), 0
-    counts = None if text is None or any(b"\0" in chunk for chunk in batch.chunks) else _tables_in(text)
-    if text is None or counts is None:
-        raw, unreadable = _readable(raw)
-        text = _as_text(raw)
-        counts = None if text is None else _tables_in(text)
-        assert text is not None
-        assert counts is not None
+    lines = lines_of(batch.chunks)
     try:
         # Each commit then writes the tables themselves; through DuckDB's own log, all would be written twice.
-        threads = "SET threads = 1" if raw.nbytes <= SMALL_BATCH_BYTES else "RESET threads"
         joining = "RESET max_vacuum_tasks" if joins_groups else "SET max_vacuum_tasks = 0"
-        connection.execute(f"SET TimeZone = 'UTC'; SET checkpoint_threshold = '1B'; {threads}; {joining}")
-        # From buffers: pa.array and pa.table would import pandas where there is one, which takes half a second.
-        places = pa.Array.from_buffers(pa.int64(), len(text), [None, pa.py_buffer(np.arange(len(text)))])
-        connection.register("journal_lines", pa.Table.from_arrays([places, text], names=["place", "line"]))
+        # One thread takes no longer than two for a batch, and leaves the other cores to the campaign.
+        connection.execute(f"SET TimeZone = 'UTC'; SET checkpoint_threshold = '1B'; SET threads = 1; {joining}")
         # Parsed outside the transaction, which an unreadable row would abort.
-        for table in counts:
-            _parse(connection, table)
-        connection.unregister("journal_lines")
+        try:
+            _parse_all(connection, lines, _PARSE)
+        except duckdb.InvalidInputException:  # bytes that a power cut left: rare, so looked for only then
+            lines = readable(batch.chunks)
+            _parse_all(connection, lines, _PARSE_VALID)
+        unreadable = lines.unreadable
         connection.execute("BEGIN")
-        opened = _opened(connection) if "dialogues" in counts else []
-        for table, count in counts.items():
+        opened = _opened(connection) if "dialogues" in lines.counts else []
+        for table, count in lines.counts.items():
             unreadable += count - _replace(connection, table, known.setdefault(table, KnownKeys(table)))
         if opened:
             reopen.clear(connection, opened)
@@ -134,66 +122,14 @@ def ingest(
     return unreadable
 
 
-def _lines_of(chunk: bytes) -> pa.Array:
-    """The lines of a chunk with their line ends, in place."""
-    ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + 1
-    starts_and_end = np.concatenate([np.zeros(1, np.int32), ends.astype(np.int32)])
-    return pa.Array.from_buffers(pa.binary(), len(ends), [None, pa.py_buffer(starts_and_end), pa.py_buffer(chunk)])
-
-
-def _as_text(lines: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """The same bytes as text; null when some line is no UTF-8."""
-    try:
-        return lines.cast(pa.string())
-    except pa.ArrowInvalid:
-        return None
-
-
-def _tables_in(lines: pa.ChunkedArray) -> dict[str, int] | None:
-    """How many lines each table has; null when some line is of none."""
-    counts: dict[str, int] = {}
-    left = len(lines)
-    for table, start in _STARTS.items():
-        if left == 0:
-            break
-        found = pc.sum(pc.starts_with(lines, start)).as_py() or 0
-        if found:
-            counts[table] = found
-            left -= found
-    return None if left else counts
-
-
-def _readable(lines: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
-    """Without what a power cut left: torn lines, zeros, garbage; and how many lines that was.
-
-    Raises:
-        StoreError: lines of tables that we do not know.
-    """
-    kept, unknown, torn = [], set(), 0
-    for line in lines.to_pylist():
-        before, _, line = line.rpartition(b"\0")  # a hole in a file is zeros; a whole line may follow it
-        found = _LINE.match(line) if _is_utf8(line) else None
-        torn += found is None or bool(before.strip(b"\0"))
-        if found is None:
-            continue
-        table = found[1].decode()
-        if table not in RECORDS:
-            unknown.add(table)
-        kept.append(line)
-    if unknown:
-        raise StoreError(
-            f"the journal holds rows of {', '.join(sorted(unknown))}, which this Descant does not know: take them in with "
-            "the version that wrote them"
-        )
-    return pa.chunked_array([kept], type=pa.binary()), torn
-
-
-def _parse(connection: duckdb.DuckDBPyConnection, table: str) -> None:
-    """Puts a table's lines into the temporary table `fresh_TABLE`, but for those that cannot be read."""
-    try:
-        connection.execute(_PARSE[table])
-    except duckdb.InvalidInputException:  # bytes that a power cut left: rare, so looked for only then
-        connection.execute(_PARSE[table] + " AND json_valid(line)")
+def _parse_all(connection: duckdb.DuckDBPyConnection, lines: Lines, parse: Mapping[str, str]) -> None:
+    """Puts the lines of each table into a temporary table `fresh_TABLE`."""
+    # From buffers: pa.array and pa.table would import pandas where there is one, which takes half a second.
+    places = pa.Array.from_buffers(pa.int64(), len(lines.text), [None, pa.py_buffer(np.arange(len(lines.text)))])
+    connection.register("journal_lines", pa.Table.from_arrays([places, lines.text], names=["place", "line"]))
+    for table in lines.counts:
+        connection.execute(parse[table])
+    connection.unregister("journal_lines")
 
 
 def _replace(connection: duckdb.DuckDBPyConnection, table: str, known: KnownKeys) -> int:
@@ -236,7 +172,7 @@ def _parsing(table: Table) -> str:
     return (
         f"CREATE OR REPLACE TEMP TABLE fresh_{table.name} AS "
         f"SELECT place, unnest(from_json(line, '{{\"r\": {{{structure}}}}}').r) FROM journal_lines "
-        f"WHERE starts_with(line, '{_STARTS[table.name]}')"
+        f"WHERE starts_with(line, '{STARTS[table.name]}')"
     )
 
 
@@ -249,12 +185,5 @@ def _inserting(table: Table) -> str:
 
 _OF_RECORDS = [table for table in TABLES if table.name in RECORDS]
 _PARSE = {table.name: _parsing(table) for table in _OF_RECORDS}
+_PARSE_VALID = {table: f"{sql} AND json_valid(line)" for table, sql in _PARSE.items()}
 _INSERT = {table.name: _inserting(table) for table in _OF_RECORDS}
-
-
-def _is_utf8(row: bytes) -> bool:
-    try:
-        row.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+import orjson
 from pydantic_core import PydanticSerializationError
 
 from store.database import StoreError
@@ -52,6 +53,8 @@ BUFFERS_A_WRITE = 1_000
 
 _PREFIXES = {kind: f'{{"t":"{table}","r":'.encode() for table, kind in RECORDS.items()}
 _SERIALIZERS = {kind: kind.__pydantic_serializer__ for kind in RECORDS.values()}
+_PLAIN = frozenset(kind for kind in RECORDS.values() if kind.is_plain())
+"""What orjson writes in a third of the time, to the same bytes."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -75,8 +78,8 @@ def line_of(record: Record) -> bytes:
     """A record as a line. Lone surrogates, which no UTF-8 file can hold, become U+FFFD."""
     kind = type(record)
     try:
-        row = _SERIALIZERS[kind].to_json(record)
-    except PydanticSerializationError:
+        row = orjson.dumps(record.__dict__) if kind in _PLAIN else _SERIALIZERS[kind].to_json(record)
+    except (PydanticSerializationError, orjson.JSONEncodeError):
         row = kind.model_validate(_without_surrogates(record.model_dump())).model_dump_json().encode()
     return b"%b%b}\n" % (_PREFIXES[kind], row)
 

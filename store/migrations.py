@@ -17,7 +17,10 @@ MARKER = "descant_migrations"
 
 
 def _create(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
-    body = ", ".join(f"{column.name} {column.type}" for column in table.columns)
+    body = ", ".join(
+        f"{column.name} {column.type}" + " USING COMPRESSION uncompressed" * (not column.packed)
+        for column in table.columns
+    )
     connection.execute(f"CREATE TABLE {table.name} ({body})")
 
 

@@ -5,7 +5,7 @@ something says so in its field's docstring.
 """
 
 from datetime import datetime
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,6 +17,13 @@ Split = Literal["train", "validation", "test"]
 CampaignStatus = Literal["running", "paused", "done"]
 PausedBy = Literal["pause", "budget", "interrupt", "error", "retry-failed"]
 """`descant pause`, a cap, Ctrl-C or SIGTERM, what makes every dialogue fail, or failed dialogues that were opened again."""
+
+
+def _is_plain(annotation: Any) -> bool:
+    if get_origin(annotation) is Literal:
+        return all(isinstance(choice, str) for choice in get_args(annotation))
+    parts = get_args(annotation)
+    return all(map(_is_plain, parts)) if parts else annotation in (str, int, bool, type(None), ...)
 
 
 class Message(BaseModel):
@@ -40,6 +47,11 @@ class Record(BaseModel):
 
     table: ClassVar[str]
     key: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def is_plain(cls) -> bool:
+        """Whether its columns are texts, integers and lists of them: nothing that JSON libraries write in ways of their own."""
+        return all(_is_plain(field.annotation) for field in cls.model_fields.values())
 
 
 class Campaign(Record):

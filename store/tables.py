@@ -33,6 +33,9 @@ class Column(NamedTuple):
     comment: str
     later: bool = False
     """Added by a migration of its own, not by the first; such columns stand at the end."""
+    packed: bool = True
+    """False for ids of which each row has another: to pack those of `turns` saves a sixth of the table, and costs a seventh
+    of the time in which rows are taken in."""
 
 
 class Table(NamedTuple):
@@ -91,15 +94,22 @@ TABLES = (
         "turns",
         "One message in the tree of turns: branches share the turns of their trunk.",
         (
-            Column("turn_id", "VARCHAR", "Hash of the parent, the dialogue that first wrote it, and the depth."),
-            Column("parent_id", "VARCHAR", "The turn before; null for the first."),
+            Column(
+                "turn_id",
+                "VARCHAR",
+                "Hash of the parent, the dialogue that first wrote it, and the depth.",
+                packed=False,
+            ),
+            Column("parent_id", "VARCHAR", "The turn before; null for the first.", packed=False),
             Column("campaign_id", "VARCHAR", "The campaign."),
             Column("seed_id", "VARCHAR", "The seed."),
             Column("depth", "INTEGER", "Place in the conversation, from 0."),
             Column("role", "VARCHAR", "system, user or assistant."),
             Column("content", "VARCHAR", "The text."),
             Column("agent", "VARCHAR", "Who wrote it: seed, user, assistant."),
-            Column("call_id", "VARCHAR", "The call that wrote it; null for a turn that came with the seed."),
+            Column(
+                "call_id", "VARCHAR", "The call that wrote it; null for a turn that came with the seed.", packed=False
+            ),
             Column("perturbation_id", "VARCHAR", "The error injected here; null for a plain turn."),
         ),
     ),
@@ -211,8 +221,13 @@ TABLES = (
         "calls",
         "One call of a model. A call noted again under the same id and request replaces itself.",
         (
-            Column("call_id", "VARCHAR", "Hash of dialogue, depth, agent, purpose and ordinal."),
-            Column("request_hash", "VARCHAR", "Hash of what was sent: a resume reuses an answer only when both agree."),
+            Column("call_id", "VARCHAR", "Hash of dialogue, depth, agent, purpose and ordinal.", packed=False),
+            Column(
+                "request_hash",
+                "VARCHAR",
+                "Hash of what was sent: a resume reuses an answer only when both agree.",
+                packed=False,
+            ),
             Column("campaign_id", "VARCHAR", "The campaign."),
             Column("dialogue_id", "VARCHAR", "The dialogue."),
             Column("agent", "VARCHAR", "Who called: user, assistant, perturbation, judge."),

@@ -8,39 +8,45 @@ from agents.rehearsal.request_log import Arrival
 from benchmarks.accounts import Corpus, Killed, differences, duplicates, ends_of, good_dialogues, payments
 
 
-def log_of(*asked: tuple[int, str]) -> list[Arrival]:
-    """Requests by the seed of their call, with what became of each."""
+def log_of(*asked: tuple[int, str], seconds_apart: float = 0.1) -> list[Arrival]:
+    """Requests by the seed of their call, with what became of each at once."""
     return [
-        Arrival("s", number, 0.0, f"call {seed}", None, {"seed": seed}, end, 200, 0.0, "text")  # type: ignore[arg-type]
-        for number, (seed, end) in enumerate(asked, 1)
+        Arrival("s", number, at, f"call {seed}", None, {"seed": seed}, end, 200, at, "text")  # type: ignore[arg-type]
+        for number, (seed, end) in enumerate(asked)
+        for at in [number * seconds_apart]
     ]
 
 
-def killed(arrivals: int, *, paid: Sequence[int] = (), in_flight: Sequence[int] = ()) -> Killed:
-    return Killed(arrivals, frozenset(f"call {seed}" for seed in paid), frozenset(map(str, in_flight)), ())
+def killed(arrivals: int, *, paid: Sequence[int] = (), at: float = 0.2) -> Killed:
+    return Killed(arrivals, at, frozenset(f"call {seed}" for seed in paid), ())
 
 
-ANSWERED_TWICE = log_of((1, "answered"), (2, "fault"), (2, "answered"), (1, "answered"))
+ANSWERED_TWICE = ((1, "answered"), (2, "fault"), (2, "answered"), (1, "answered"))
 
 
 @pytest.mark.parametrize(
     ("kills", "again", "unexplained"),
     [
         ([], 0, 1),
-        ([killed(2, in_flight=[1])], 0, 0),
-        ([killed(2, in_flight=[2])], 0, 1),
-        ([killed(4, in_flight=[1])], 0, 1),
+        ([killed(2)], 0, 0),
+        ([killed(2, at=9.0)], 0, 1),
+        ([killed(4)], 0, 1),
         ([killed(2, paid=[1])], 1, 1),
         ([killed(4, paid=[1, 2])], 0, 1),
     ],
-    ids=["no kill", "in flight", "another in flight", "killed after both", "noted before the kill", "noted after both"],
+    ids=["no kill", "in flight", "answered long before", "killed after both", "noted before", "noted after both"],
 )
 def test_what_was_paid_twice_is_found_unless_a_kill_explains_it(
     kills: list[Killed], again: int, unexplained: int
 ) -> None:
-    found = payments(ANSWERED_TWICE, kills)
+    found = payments(log_of(*ANSWERED_TWICE), kills, timeout_seconds=2.0)
     assert (found.answered_again, found.again_though_noted, found.not_in_flight) == (1, again, unexplained)
-    assert (found.requests, found.calls) == (4, 2)
+    assert (found.requests, found.calls, found.timed_out) == (4, 2, 0)
+
+
+def test_a_call_that_is_asked_again_after_its_time_out_is_told_apart() -> None:
+    found = payments(log_of(*ANSWERED_TWICE, seconds_apart=0.7), [], timeout_seconds=2.0)
+    assert (found.answered_again, found.timed_out, found.not_in_flight) == (1, 1, 0)
 
 
 def corpus(**changes: str) -> Corpus:

@@ -255,6 +255,7 @@ def test_a_held_campaign_that_is_interrupted_ends_and_goes_on_by_its_command(api
     paused = descant("pause", cwd=tmp_path)
     assert (paused.returncode, paused.stderr) == (0, "")
     assert paused.stdout == "controlled is held: no call is out; `descant resume` goes on\n"
+    sent_before = (ask(database, {"ask": "status"}) or {})["calls_sent"]
     status = descant("status", cwd=tmp_path)
     assert "now: controlled is held by `descant pause`: `descant resume` goes on\n" in status.stdout
     process.send_signal(signal.SIGINT)
@@ -268,7 +269,8 @@ def test_a_held_campaign_that_is_interrupted_ends_and_goes_on_by_its_command(api
     assert len(resumed.stderr.splitlines()) == 1
     report = json.loads(descant("run", "config.yaml", "--json", "--set", "concurrency=50", cwd=tmp_path).stdout)
     assert (report["done"], report["stop_reason"]) == (100, None)
-    assert report["calls_reused"] > 0
+    ((calls,),) = (row.values() for row in query(database, "SELECT count(*) FROM calls"))
+    assert sent_before + report["calls_sent"] == calls, "none was paid for twice"
 
 
 @pytest.mark.chain

@@ -14,7 +14,7 @@ SMALL = Shape(
     slow_ms=50.0,
     concurrency=16,
     retry_after_seconds=0.1,
-    timeout_seconds=1.5,
+    timeout_seconds=2.5,
     random_seed=16,
 )
 
