@@ -7,61 +7,41 @@ the next writer takes in.
 """
 
 import contextlib
-import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-import duckdb
-
-from store import segments
 from store.control import NoAnswerError, RefusedError, ask
-from store.database import (
-    POLL_SECONDS,
-    StoreBusyError,
-    StoreError,
-    check_ours,
-    connect,
-    database_path,
-    first_line,
-    refuse_folder,
-)
-from store.host import ATTACHED_AS
-from store.ingest import BATCH_BYTES, IngestError, ingest, ingested_offsets, is_full_disk, read_batch
+from store.database import POLL_SECONDS, StoreBusyError, StoreError, database_path, refuse_folder
+from store.ingest import is_full_disk
+from store.intake import Intake, OwnIntake
+from store.intake_process import GoneError, IntakeProcess
 from store.journal import FULL_DISK_PATIENCE_SECONDS, RETRY_SECONDS, Journal, full_disk
-from store.known_keys import KnownKeys
 from store.lock import Lock
-from store.migrations import migrate
+from store.opening import TURN_SECONDS
 from store.records import Record
 from store.segments import journal_folder
-from store.turnstile import Turnstile
 
 INGEST_SECONDS = 1.0
 INGEST_SHARE = 0.03
 """Of the time that passes may take: a long one is followed by a longer pause, of at most LONGEST_PAUSE_SECONDS."""
 LONGEST_PAUSE_SECONDS = 3.0
-BATCHES_A_JOIN = 16
-"""Each batch leaves groups of rows of its own, and DuckDB would join and pack small ones anew at nearly every batch: a quarter
-of the work. So it does it at every sixteenth, and at the last."""
-ROW_GROUP_ROWS = 16_384
-"""DuckDB joins small row groups until they have this size, 122,880 by its default: with long messages that is seconds of
-work, in which nobody can read."""
-TURN_SECONDS = 1.0
-"""How long new readers are kept out while the writer waits for one that holds the database."""
+LONG_CPU_SECONDS = 0.15
+"""After a pass that works so long, passes go on in a process of their own: in ours they slow an event loop by a tenth. That
+process takes half a second to start, which short runs never pay."""
 BUSY_SECONDS = 0.5
 """Between two such tries: readers get in."""
-HOLD_SECONDS = 0.5
-"""How long a batch should hold the database; the next one is smaller or larger by that."""
-BATCH_RANGE = (2 << 20, BATCH_BYTES)
 START_PATIENCE_SECONDS = 15.0
 LOCK_PATIENCE_SECONDS = 4.0
 """How long a command waits for another that writes and is soon done, such as `retry-failed`; for a campaign it does not."""
 FLUSH_PATIENCE_SECONDS = 60.0
 CLOSE_PATIENCE_SECONDS = 15.0
+ORPHAN_PATIENCE_SECONDS = 10.0
+"""How long a command waits where a killed writer's intake still ends its batch."""
 
 Step = TypeVar("Step")
 
@@ -90,24 +70,19 @@ class Writer:
         patience_seconds: float = 0.0,
     ) -> None:
         self.path = database_path(path)
-        self.unreadable_lines = 0
-        """Lines of earlier segments that a kill or a power cut left torn."""
         self._folder = journal_folder(self.path)
         self._ingest_seconds = ingest_seconds
-        self._known: dict[str, KnownKeys] = {}
-        self._instance: duckdb.DuckDBPyConnection | None = None
-        self._unjoined = 0
-        """Batches since DuckDB last joined small groups of rows."""
-        self._in_doubt = False
-        """Whether a batch failed that may be in all the same: DuckDB can fail after its commit."""
-        self._turnstile = Turnstile(self._folder, is_writer=True)
-        self._batch_bytes = BATCH_BYTES
         self._lock = _take_lock(self.path, patience_seconds)
+        intake = OwnIntake(self.path)
+        self._intake: Intake = intake
+        self._unreadable_lines = 0
+        """That earlier intakes found."""
+        self._may_move = True
         try:
-            self._offsets = self._at_start(self._open_or_build)
-            while not self._at_start(self._ingest_batch):
+            self._at_start(intake.open)
+            while not self._at_start(intake.take_batch):
                 pass
-            self._remove_finished_segments()
+            intake.remove_finished_segments()
             try:
                 self._journal = Journal(self._folder)
             except OSError as error:
@@ -127,6 +102,11 @@ class Writer:
         self._closed = False
         self._ingester = threading.Thread(target=self._ingest_forever, name="descant-ingester", daemon=True)
         self._ingester.start()
+
+    @property
+    def unreadable_lines(self) -> int:
+        """Lines of earlier segments that a kill or a power cut left torn."""
+        return self._unreadable_lines + self._intake.unreadable_lines
 
     def append(self, *records: Record) -> None:
         """Notes records in the journal before it returns; others see them about a second later."""
@@ -185,13 +165,12 @@ class Writer:
                 self._state.notify_all()
             self._ingester.join()
             if self._failure is None:
-                self._remove_finished_segments()
+                self._intake.remove_finished_segments()
             self._leave()
         self._raise_failure()
 
     def _leave(self) -> None:
-        if self._instance is not None:
-            self._instance.close()
+        self._intake.close()
         with contextlib.suppress(OSError):  # it holds what is left for the next writer
             self._folder.rmdir()
         self._lock.release()
@@ -224,13 +203,17 @@ class Writer:
                 if not self._closing and self._asked == self._served:
                     self._state.wait(pause)
                 asked, closing = self._asked, self._closing
-            started = time.monotonic()
+            started, cpu_started = time.monotonic(), time.thread_time()
             if closing and close_began is None:
                 close_began = started
             try:
-                done = self._ingest_batch(is_closing=closing)
+                done = self._intake.take_batch(is_closing=closing)
                 if done:
-                    self._remove_finished_segments()
+                    self._intake.remove_finished_segments()
+            except GoneError:
+                self._may_move = False
+                self._replace_intake(OwnIntake(self.path, goes_on=True))
+                continue
             except BaseException as error:  # noqa: BLE001  a thread's error would vanish: append, flush and close raise it
                 closing_seconds = 0.0 if close_began is None else time.monotonic() - close_began
                 if not self._waits_for(error, closing_seconds=closing_seconds):
@@ -238,14 +221,28 @@ class Writer:
                     return
                 continue
             self._delay = None
+            seconds = time.monotonic() - started
+            if time.thread_time() - cpu_started > LONG_CPU_SECONDS and self._may_move and not closing:
+                self._move_intake()
             if not done:
                 continue
-            pause = max(self._ingest_seconds, min((time.monotonic() - started) / INGEST_SHARE, LONGEST_PAUSE_SECONDS))
+            pause = max(self._ingest_seconds, min(seconds / INGEST_SHARE, LONGEST_PAUSE_SECONDS))
             with self._state:
                 self._served = asked
                 self._state.notify_all()
             if closing:
                 return
+
+    def _move_intake(self) -> None:
+        """Into a process of its own, where one can be had."""
+        self._may_move = False
+        with contextlib.suppress(OSError):
+            self._replace_intake(IntakeProcess(self.path, self._lock.descriptor))
+
+    def _replace_intake(self, intake: Intake) -> None:
+        self._unreadable_lines += self._intake.unreadable_lines
+        self._intake.close()
+        self._intake = intake
 
     def _waits_for(self, error: BaseException, *, closing_seconds: float) -> bool:
         """Waits a little for what passes by itself, a reader or a full disk; false for another error, or out of patience."""
@@ -275,81 +272,6 @@ class Writer:
                 if time.monotonic() >= deadline:
                     raise
             time.sleep(BUSY_SECONDS)
-
-    def _open_or_build(self) -> dict[str, int]:
-        if self.path.exists():
-            with contextlib.suppress(OSError):  # the journal says what is wrong with it
-                self._folder.mkdir(exist_ok=True)
-        with self._turn():
-            return _open_or_build(self.path)
-
-    @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Keeps new readers out."""
-        if not self._turnstile.take(TURN_SECONDS):
-            raise StoreBusyError(f"{str(self.path)!r} was being opened by others for {TURN_SECONDS:g} s: try again")
-        try:
-            yield
-        finally:
-            self._turnstile.release()
-
-    def _ingest_batch(self, *, is_closing: bool = False) -> bool:
-        """Moves one batch; true when nothing is left of what stood in the journal when it began."""
-        batch = read_batch(self._folder, self._offsets, limit_bytes=self._batch_bytes)
-        if batch.offsets:
-            with self._turn(), self._opened() as connection:
-                began = time.monotonic()
-                if self._in_doubt:
-                    self._offsets.update(ingested_offsets(connection))
-                    batch = read_batch(self._folder, self._offsets, limit_bytes=self._batch_bytes)
-                self._in_doubt = True
-                joins = (is_closing and batch.is_last) or self._unjoined + 1 >= BATCHES_A_JOIN
-                self.unreadable_lines += ingest(connection, batch, self._known, joins_groups=joins)
-                self._unjoined = 0 if joins else self._unjoined + 1
-            if not batch.is_last:
-                share = HOLD_SECONDS / max(time.monotonic() - began, 0.01)
-                least, most = BATCH_RANGE
-                self._batch_bytes = int(min(most, max(least, self._batch_bytes * min(2.0, share))))
-            self._offsets.update(batch.offsets)
-            self._in_doubt = False
-        return batch.is_last
-
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The database, attached to a DuckDB that is kept from batch to batch; after an error that is a new one."""
-        instance, self._instance = self._instance or duckdb.connect(), None
-        try:
-            connect(
-                self.path,
-                read_only=False,
-                patience_seconds=TURN_SECONDS,
-                instance=instance,
-                row_group_rows=ROW_GROUP_ROWS,
-            )
-            self._turnstile.opened()
-            yield instance
-            try:
-                instance.execute("USE memory")
-                instance.execute(f"DETACH {ATTACHED_AS}")
-            except duckdb.Error as error:
-                raise _not_closed(self.path, error) from error
-        except BaseException:
-            _close(instance, self.path)
-            raise
-        self._instance = instance
-
-    def _remove_finished_segments(self) -> None:
-        """Removes segments that nobody writes any more and that are in, up to a torn last line.
-
-        Their rows are safe by then: each batch closes the database, which checkpoints it.
-        """
-        for segment in segments.segments(self._folder):
-            if not segments.is_abandoned(segment):
-                continue
-            offset = self._offsets.get(segment.name, 0)
-            if not segments.read_whole_lines(segment, offset, 1 << 16):
-                self.unreadable_lines += segments.torn_bytes(segment, offset) > 0
-                segment.unlink(missing_ok=True)
 
 
 def write_through(path: str | os.PathLike[str], records: Iterable[Record]) -> None:
@@ -382,6 +304,8 @@ def _take_lock(file: Path, patience_seconds: float) -> Lock:
         raise StoreError(
             f"the folder {str(file.parent)!r} cannot be written ({error.strerror}): choose another with --db"
         ) from error
+    if not taken and lock.alive_holder() is None:
+        patience_seconds = max(patience_seconds, ORPHAN_PATIENCE_SECONDS)
     campaign: str | None = None
     deadline = time.monotonic() + patience_seconds
     while not taken and patience_seconds:
@@ -416,66 +340,3 @@ def _take_after_upgrade(lock: Lock) -> bool:
             return False
         time.sleep(POLL_SECONDS)
     return True
-
-
-def _open_or_build(file: Path) -> dict[str, int]:
-    """Checks and migrates what is there, or builds a new database beside and renames it.
-
-    Returns how far each segment that is still there was taken in.
-    """
-    if file.exists():
-        connection = connect(file, read_only=True, patience_seconds=TURN_SECONDS, has_turn=True)
-        try:
-            check_ours(connection, file)
-        finally:
-            connection.close()
-        connection = connect(file, read_only=False, patience_seconds=TURN_SECONDS)
-        try:
-            migrate(connection)
-            return _offsets_of_present_segments(connection, file)
-        finally:
-            _close(connection, file)
-    log = file.with_name(file.name + ".wal")
-    if log.exists():
-        raise StoreError(f"{str(log)!r} is left over from a database that is gone: remove it, or put the database back")
-    building = file.with_name(f"{file.name}.building")
-    building_log = building.with_name(building.name + ".wal")
-    try:
-        for leftover in (building, building_log):  # of a process that was killed here
-            leftover.unlink(missing_ok=True)
-        connection = duckdb.connect(building)
-        try:
-            migrate(connection)
-        finally:
-            connection.close()
-        if building_log.exists():  # close does not say that its checkpoint failed
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        building.rename(file)
-        return {}
-    except (OSError, duckdb.Error) as error:
-        for leftover in (building, building_log):
-            with contextlib.suppress(OSError):
-                leftover.unlink(missing_ok=True)
-        what = error.strerror if isinstance(error, OSError) and error.errno != errno.ENOENT else first_line(error)
-        raise StoreError(f"{str(file)!r} cannot be created ({what}): choose another place with --db") from error
-
-
-def _offsets_of_present_segments(connection: duckdb.DuckDBPyConnection, file: Path) -> dict[str, int]:
-    """What `ingested` says, once it has forgotten segments that were removed."""
-    offsets = ingested_offsets(connection)
-    present = {segment.name for segment in segments.segments(journal_folder(file))}
-    for gone in offsets.keys() - present:
-        connection.execute("DELETE FROM ingested WHERE segment = ?", [gone])
-    return {name: offset for name, offset in offsets.items() if name in present}
-
-
-def _close(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
-    """Closes, which checkpoints; a failure of that leaves DuckDB's own log, and nothing is lost."""
-    try:
-        connection.close()
-    except duckdb.Error as error:
-        raise _not_closed(file, error) from error
-
-
-def _not_closed(file: Path, error: duckdb.Error) -> IngestError:
-    return IngestError(f"{str(file)!r} could not be closed ({first_line(error)}): is the disk full?")

@@ -92,9 +92,9 @@ def test_looking_at_the_file_leaves_the_locks_on_it_alone(db: Path, beside: Call
 
 def test_a_reader_waits_for_a_database_that_is_being_created(db: Path, beside: Callable[..., Any]) -> None:
     starting = beside(
-        "import sys, time\nimport store.writer as writer\nbuild = writer._open_or_build\n"
+        "import sys, time\nimport store.intake as intake, store.writer as writer\nbuild = intake.open_or_build\n"
         "def slowly(file):\n  print('in', flush=True)\n  time.sleep(0.3)\n  return build(file)\n"
-        "writer._open_or_build = slowly\nwriter.Writer(sys.argv[1]).close()",
+        "intake.open_or_build = slowly\nwriter.Writer(sys.argv[1]).close()",
         db,
     )
     assert starting.stdout.readline() == "in\n"

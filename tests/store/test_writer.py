@@ -10,7 +10,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from store import writer as writer_module
+from store import intake as intake_module
+from store import opening as opening_module
 from store.database import StoreBusyError, StoreError, query
 from store.ingest import ingest
 from store.journal import Journal, line_of
@@ -75,8 +76,8 @@ def test_rows_keep_the_order_in_which_they_came(db: Path) -> None:
 
 
 def test_a_backlog_of_several_batches_comes_in_whole(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "BATCH_BYTES", 2000)
-    monkeypatch.setattr(writer_module, "BATCH_RANGE", (1000, 2000))
+    monkeypatch.setattr(intake_module, "BATCH_BYTES", 2000)
+    monkeypatch.setattr(intake_module, "BATCH_RANGE", (1000, 2000))
     with Writer(db) as writer:
         writer.append(*(turn(number) for number in range(100)))
         writer.flush()
@@ -153,7 +154,7 @@ def test_what_a_killed_process_left_is_taken_in_exactly_once(when: str, db: Path
 
 KILLED_AFTER_COMMIT = """
 import os, signal, sys
-from store import writer as writer_module
+from store import intake as intake_module
 from store.writer import Writer
 from tests.store.store_samples import turn
 
@@ -161,7 +162,7 @@ def ingest_and_die(*given, **named):
     count = ingest(*given, **named)
     os.kill(os.getpid(), signal.SIGKILL)
 
-ingest, writer_module.ingest = writer_module.ingest, ingest_and_die
+ingest, intake_module.ingest = intake_module.ingest, ingest_and_die
 writer = Writer(sys.argv[1], ingest_seconds=3600)
 writer.append(*(turn(n) for n in range(100)))
 writer.flush()
@@ -263,7 +264,7 @@ def test_an_error_of_the_ingester_is_raised_and_the_rows_stay_in_the_journal(
         raise StoreError("the disk is full")
 
     writer = Writer(db)
-    monkeypatch.setattr(writer_module, "ingest", full)
+    monkeypatch.setattr(intake_module, "ingest", full)
     writer.append(turn(1))
     with pytest.raises(StoreError, match="disk is full"):
         writer.flush()
@@ -271,7 +272,7 @@ def test_an_error_of_the_ingester_is_raised_and_the_rows_stay_in_the_journal(
         writer.append(turn(2))
     with pytest.raises(StoreError, match="disk is full"):
         writer.close()
-    monkeypatch.setattr(writer_module, "ingest", ingest)
+    monkeypatch.setattr(intake_module, "ingest", ingest)
     with Writer(db):
         pass
     assert query(db, "SELECT turn_id FROM turns") == [{"turn_id": "turn_00000001"}]
@@ -318,7 +319,7 @@ def test_the_first_error_is_raised_and_a_failing_close_is_noted_on_it(
     def full(*_: object, **__: object) -> int:
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr(writer_module, "ingest", full)
+    monkeypatch.setattr(intake_module, "ingest", full)
     with pytest.raises(KeyError) as caught, Writer(db) as writer:
         _append_and_fail(writer)
     assert caught.value.__notes__ == ["the disk is full"]
@@ -397,7 +398,7 @@ def test_a_failing_start_leaves_no_half_made_database(db: Path, monkeypatch: pyt
         connection.execute("CREATE TABLE half (a INTEGER)")
         raise duckdb.IOException("no space left")
 
-    monkeypatch.setattr(writer_module, "migrate", fail)
+    monkeypatch.setattr(opening_module, "migrate", fail)
     with pytest.raises(StoreError, match="no space left"):
         Writer(db)
     assert names(db.parent) == []
@@ -419,7 +420,7 @@ def groups_of_rows(db: Path) -> int:
 def test_small_groups_of_rows_are_joined_now_and_then_and_at_the_close(
     batches_a_join: int, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "BATCHES_A_JOIN", batches_a_join)
+    monkeypatch.setattr(intake_module, "BATCHES_A_JOIN", batches_a_join)
     seen = []
     with Writer(db, ingest_seconds=3600) as writer:
         for batch in range(4):
