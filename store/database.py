@@ -1,7 +1,7 @@
 """The DuckDB file: opening it for reading, asking it, and telling ours from others. Knows no records.
 
 DuckDB lets one process write, and any open connection, even an idle reader, keeps the others out. So nobody
-keeps the file open: readers open it for each use and retry, and the one ingester in `store.writer` does the same. They
+keeps the file open: readers open it for each use and retry, and the one who takes rows in (`store.intake`) does the same. They
 take turns at `store.turnstile`.
 """
 

@@ -32,15 +32,10 @@ class IngestError(StoreError):
     exit_code = 1
 
 
-class FullDiskError(IngestError):
-    """Raised by an intake beside this process for what `is_full_disk` has found there."""
-
-
 def is_full_disk(error: BaseException) -> bool:
     """Whether DuckDB found no room, which passes; it says so in words only."""
     cause = error.__cause__
-    says_so = isinstance(cause, duckdb.Error) and any(os.strerror(code) in str(cause) for code in FULL_DISK)
-    return says_so or isinstance(error, FullDiskError)
+    return isinstance(cause, duckdb.Error) and any(os.strerror(code) in str(cause) for code in FULL_DISK)
 
 
 class Batch(NamedTuple):

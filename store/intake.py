@@ -1,4 +1,4 @@
-"""Moves the journal of a database into it, batch by batch: what the writer's ingester does, here or in a process of its own.
+"""Moves the journal of a database into it, batch by batch: what the writer's ingester does.
 
 Each batch opens the database, for some tens of milliseconds, so that readers in other processes get in between.
 """
@@ -7,7 +7,6 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import duckdb
 
@@ -31,38 +30,13 @@ HOLD_SECONDS = 0.5
 BATCH_RANGE = (2 << 20, BATCH_BYTES)
 
 
-class Intake(Protocol):
-    """What takes a journal in."""
+class Intake:
+    """Takes a journal in, in the thread that asks for it."""
 
-    unreadable_lines: int
-    """Lines of earlier segments that a kill or a power cut left torn."""
-
-    def take_batch(self, *, is_closing: bool = False) -> bool:
-        """Moves one batch; true when nothing is left of what stood in the journal when it began.
-
-        Raises:
-            StoreBusyError: readers hold the database.
-            IngestError: it cannot be written; `store.ingest.is_full_disk` tells whether that passes.
-        """
-
-    def remove_finished_segments(self) -> None:
-        """Removes segments that nobody writes any more and that are in, up to a torn last line."""
-
-    def close(self) -> None:
-        """Lets go of what it holds; everything that was taken in is safe."""
-
-
-class OwnIntake:
-    """Takes a journal in here, in the thread that asks for it.
-
-    Args:
-        path: the database.
-        goes_on: whether another intake took the journal in before, and no `open` is needed.
-    """
-
-    def __init__(self, path: Path, *, goes_on: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.unreadable_lines = 0
+        """Lines of earlier segments that a kill or a power cut left torn."""
         self._offsets: dict[str, int] = {}
         """How far each segment was taken in."""
         self._folder = journal_folder(path)
@@ -70,8 +44,8 @@ class OwnIntake:
         self._instance: duckdb.DuckDBPyConnection | None = None
         self._unjoined = 0
         """Batches since DuckDB last joined small groups of rows."""
-        self._in_doubt = goes_on
-        """Whether more is in than we know of: another intake was here, or a batch failed, which DuckDB can do after its commit."""
+        self._in_doubt = False
+        """Whether a batch failed that may be in all the same: DuckDB can fail after its commit."""
         self._turnstile = Turnstile(self._folder, is_writer=True)
         self._batch_bytes = BATCH_BYTES
 
@@ -88,6 +62,12 @@ class OwnIntake:
             self._offsets = open_or_build(self.path)
 
     def take_batch(self, *, is_closing: bool = False) -> bool:
+        """Moves one batch; true when nothing is left of what stood in the journal when it began.
+
+        Raises:
+            StoreBusyError: readers hold the database.
+            IngestError: it cannot be written; `store.ingest.is_full_disk` tells whether that passes.
+        """
         batch = read_batch(self._folder, self._offsets, limit_bytes=self._batch_bytes)
         if batch.offsets:
             with self._turn(), self._opened() as connection:
@@ -108,7 +88,10 @@ class OwnIntake:
         return batch.is_last
 
     def remove_finished_segments(self) -> None:
-        """Their rows are safe by then: each batch closes the database, which checkpoints it."""
+        """Removes segments that nobody writes any more and that are in, up to a torn last line.
+
+        Their rows are safe by then: each batch closes the database, which checkpoints it.
+        """
         for segment in segments.segments(self._folder):
             if not segments.is_abandoned(segment):
                 continue

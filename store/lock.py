@@ -33,12 +33,6 @@ class Lock:
         os.write(fd, f"{os.getpid()}\n".encode())
         return True
 
-    @property
-    def descriptor(self) -> int:
-        """For a process that is to hold it as well, until both are gone."""
-        assert self._fd is not None, "it is taken"
-        return self._fd
-
     def holder(self) -> str:
         """The holder, in words for an error message."""
         with contextlib.suppress(OSError):

@@ -18,8 +18,7 @@ from typing import TypeVar
 from store.control import NoAnswerError, RefusedError, ask
 from store.database import POLL_SECONDS, StoreBusyError, StoreError, database_path, refuse_folder
 from store.ingest import is_full_disk
-from store.intake import Intake, OwnIntake
-from store.intake_process import GoneError, IntakeProcess
+from store.intake import Intake
 from store.journal import FULL_DISK_PATIENCE_SECONDS, RETRY_SECONDS, Journal, full_disk
 from store.lock import Lock
 from store.opening import TURN_SECONDS
@@ -30,9 +29,6 @@ INGEST_SECONDS = 1.0
 INGEST_SHARE = 0.03
 """Of the time that passes may take: a long one is followed by a longer pause, of at most LONGEST_PAUSE_SECONDS."""
 LONGEST_PAUSE_SECONDS = 3.0
-LONG_CPU_SECONDS = 0.15
-"""After a pass that works so long, passes go on in a process of their own: in ours they slow an event loop by a tenth. That
-process takes half a second to start, which short runs never pay."""
 BUSY_SECONDS = 0.5
 """Between two such tries: readers get in."""
 START_PATIENCE_SECONDS = 15.0
@@ -40,8 +36,6 @@ LOCK_PATIENCE_SECONDS = 4.0
 """How long a command waits for another that writes and is soon done, such as `retry-failed`; for a campaign it does not."""
 FLUSH_PATIENCE_SECONDS = 60.0
 CLOSE_PATIENCE_SECONDS = 15.0
-ORPHAN_PATIENCE_SECONDS = 10.0
-"""How long a command waits where a killed writer's intake still ends its batch."""
 
 Step = TypeVar("Step")
 
@@ -73,16 +67,12 @@ class Writer:
         self._folder = journal_folder(self.path)
         self._ingest_seconds = ingest_seconds
         self._lock = _take_lock(self.path, patience_seconds)
-        intake = OwnIntake(self.path)
-        self._intake: Intake = intake
-        self._unreadable_lines = 0
-        """That earlier intakes found."""
-        self._may_move = True
+        self._intake = Intake(self.path)
         try:
-            self._at_start(intake.open)
-            while not self._at_start(intake.take_batch):
+            self._at_start(self._intake.open)
+            while not self._at_start(self._intake.take_batch):
                 pass
-            intake.remove_finished_segments()
+            self._intake.remove_finished_segments()
             try:
                 self._journal = Journal(self._folder)
             except OSError as error:
@@ -106,7 +96,7 @@ class Writer:
     @property
     def unreadable_lines(self) -> int:
         """Lines of earlier segments that a kill or a power cut left torn."""
-        return self._unreadable_lines + self._intake.unreadable_lines
+        return self._intake.unreadable_lines
 
     def append(self, *records: Record) -> None:
         """Notes records in the journal before it returns; others see them about a second later."""
@@ -203,17 +193,13 @@ class Writer:
                 if not self._closing and self._asked == self._served:
                     self._state.wait(pause)
                 asked, closing = self._asked, self._closing
-            started, cpu_started = time.monotonic(), time.thread_time()
+            started = time.monotonic()
             if closing and close_began is None:
                 close_began = started
             try:
                 done = self._intake.take_batch(is_closing=closing)
                 if done:
                     self._intake.remove_finished_segments()
-            except GoneError:
-                self._may_move = False
-                self._replace_intake(OwnIntake(self.path, goes_on=True))
-                continue
             except BaseException as error:  # noqa: BLE001  a thread's error would vanish: append, flush and close raise it
                 closing_seconds = 0.0 if close_began is None else time.monotonic() - close_began
                 if not self._waits_for(error, closing_seconds=closing_seconds):
@@ -221,28 +207,14 @@ class Writer:
                     return
                 continue
             self._delay = None
-            seconds = time.monotonic() - started
-            if time.thread_time() - cpu_started > LONG_CPU_SECONDS and self._may_move and not closing:
-                self._move_intake()
             if not done:
                 continue
-            pause = max(self._ingest_seconds, min(seconds / INGEST_SHARE, LONGEST_PAUSE_SECONDS))
+            pause = max(self._ingest_seconds, min((time.monotonic() - started) / INGEST_SHARE, LONGEST_PAUSE_SECONDS))
             with self._state:
                 self._served = asked
                 self._state.notify_all()
             if closing:
                 return
-
-    def _move_intake(self) -> None:
-        """Into a process of its own, where one can be had."""
-        self._may_move = False
-        with contextlib.suppress(OSError):
-            self._replace_intake(IntakeProcess(self.path, self._lock.descriptor))
-
-    def _replace_intake(self, intake: Intake) -> None:
-        self._unreadable_lines += self._intake.unreadable_lines
-        self._intake.close()
-        self._intake = intake
 
     def _waits_for(self, error: BaseException, *, closing_seconds: float) -> bool:
         """Waits a little for what passes by itself, a reader or a full disk; false for another error, or out of patience."""
@@ -304,8 +276,6 @@ def _take_lock(file: Path, patience_seconds: float) -> Lock:
         raise StoreError(
             f"the folder {str(file.parent)!r} cannot be written ({error.strerror}): choose another with --db"
         ) from error
-    if not taken and lock.alive_holder() is None:
-        patience_seconds = max(patience_seconds, ORPHAN_PATIENCE_SECONDS)
     campaign: str | None = None
     deadline = time.monotonic() + patience_seconds
     while not taken and patience_seconds:
