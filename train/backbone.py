@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from train.attention import NAME
 from train.errors import TrainError
 from train.masks import mark_of, skeleton_of, special_texts
+from train.reading import why_no_streams
 
 NEW_PAD = "<|pad|>"
 PADS = ("<pad>", "[PAD]", NEW_PAD, "<|finetune_right_pad_id|>", "<|endoftext|>")
@@ -89,8 +91,12 @@ def freeze_date(tokenizer: Any) -> None:
 
 
 def attention_of(config: Any) -> str | None:
-    """`eager` where attention logits are capped (Gemma-2), since transformers' default drops the cap; else that default."""
-    return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else None
+    """Ours where a model can read streams; else `eager` where attention logits are capped, since transformers' default drops the
+    cap; else that default."""
+    text = config.get_text_config()
+    if why_no_streams(text) is None:
+        return NAME
+    return "eager" if getattr(text, "attn_logit_softcapping", None) else None
 
 
 def positions_of(config: Any) -> int | None:

@@ -19,6 +19,7 @@ from train.checkpoint import save_model
 from train.errors import TrainError
 from train.masks import IGNORED
 from train.model import pretrained, tiny_language_model
+from train.reading import hidden_at, pad_right, reads_streams
 from train.score import model_source
 from train.templates import answering_template, asking_template, end_mark, give_template
 from train.tokenizer import load_tokenizer, train_tokenizer
@@ -127,27 +128,62 @@ def causal_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def target_losses(model: Any, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
-    """loss_A = -log p(target | what stands before it), of all targets row by row; each is predicted from the place before it."""
-    row_A, place_A = torch.nonzero(targets_BT[:, 1:] != IGNORED, as_tuple=True)
-    logits_AV = next_logits(model, ids_BT, row_A, place_A)
-    return cross_entropy(logits_AV, targets_BT[row_A, place_A + 1], reduction="none")
-
-
-def next_logits(model: Any, ids_BT: Tensor, row_A: Tensor, place_A: Tensor, **inputs: Any) -> Tensor:
-    """logits_AV in fp32 of what follows the tokens at `place_A` of the rows `row_A`.
-
-    Gemma-2 caps its logits, cap * tanh(logit / cap), and so does this.
+def target_losses(
+    model: Any,
+    groups: Sequence[Sequence[Sequence[int]]],
+    targets: Sequence[Sequence[int]],
+    *,
+    pad_token_id: int,
+    device: torch.device,
+    streams: bool | None = None,
+) -> Tensor:
+    """loss_A = -log p(target | what stands before it), of all targets, sequence by sequence.
 
     Args:
-        inputs: positions and masks, where they are not a plain sequence's.
+        groups: token sequences; those of a group may begin alike.
+        targets: of each sequence, counted through all groups; IGNORED where there is none. The first token has none.
+        streams: null reads a stream where the model can.
+    """
+    wanted = [
+        (sequence, place, target)
+        for sequence, of_sequence in enumerate(targets)
+        for place, target in enumerate(of_sequence)
+        if target != IGNORED and place
+    ]
+    logits_AV = next_logits(
+        model,
+        groups,
+        [(sequence, place - 1) for sequence, place, _ in wanted],
+        pad_token_id=pad_token_id,
+        device=device,
+        streams=streams,
+    )
+    target_A = torch.tensor([target for _, _, target in wanted], device=device)
+    return cross_entropy(logits_AV, target_A, reduction="none")
+
+
+def next_logits(
+    model: Any,
+    groups: Sequence[Sequence[Sequence[int]]],
+    readings: Sequence[tuple[int, int]],
+    *,
+    pad_token_id: int,
+    device: torch.device,
+    streams: bool | None = None,
+) -> Tensor:
+    """logits_AV in fp32 of what follows the tokens that `readings` name; see `train.reading.hidden_at`.
+
+    Gemma-2 caps its logits, cap * tanh(logit / cap), and so does this.
     """
     causal = causal_of(model)
     if causal.config.model_type not in PLAIN_HEADS:
-        logits: Tensor = causal(input_ids=ids_BT, use_cache=False, **inputs).logits[row_A, place_A].float()
+        ids_BT = pad_right([sequence for group in groups for sequence in group], pad_token_id, device)
+        row_A, place_A = torch.tensor(readings, device=device).T
+        logits: Tensor = causal(input_ids=ids_BT, use_cache=False).logits[row_A, place_A].float()
         return logits
-    hidden_BTD = causal.model(input_ids=ids_BT, use_cache=False, **inputs).last_hidden_state
-    logits_AV = causal.lm_head(hidden_BTD[row_A, place_A]).float()
+    as_stream = reads_streams(causal) if streams is None else streams
+    hidden_AD = hidden_at(causal.model, groups, readings, pad_token_id=pad_token_id, device=device, streams=as_stream)
+    logits_AV = causal.lm_head(hidden_AD).float()
     cap = getattr(causal.config, "final_logit_softcapping", None)
     capped_AV: Tensor = cap * torch.tanh(logits_AV / cap) if cap else logits_AV
     return capped_AV

@@ -5,7 +5,7 @@
 log pi of a side is the sum over its answers' tokens, end marks too, from the first answer that differs on; what the user
 says there is conditioned on. ref is the model that the training starts from: its log-probabilities are computed once,
 and kept in the run's folder. After Parrot (arXiv 2310.07301): standard DPO, learning rate 1e-5, batch 32; beta, which the
-paper does not state, is ours. Several rejected answers to one chosen go through the model as one tree (`train.tree`), which
+paper does not state, is ours. Several rejected answers to one chosen go through the model as one stream (`train.stream`), which
 changes neither loss nor gradients. Differs from TRL's data: the line's end behind Gemma's end mark carries no loss here.
 """
 
@@ -20,20 +20,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import cross_entropy, logsigmoid
+from torch.nn.functional import logsigmoid
 
 from configs.language_settings import DpoFitSettings
 from store.identity import content_hash
 from store.records import Message, PreferencePair
 from train.batches import plan_batches
-from train.causal import causal_model, causal_of, export_model, next_logits, start_model
+from train.causal import causal_model, causal_of, export_model, start_model, target_losses
 from train.data import data_card, limited, pairs_hash, pairs_of
 from train.errors import TrainError
 from train.language import LanguageFitResult, corpus_beside, identity_of, result_of, steps_and_rise
 from train.loop import Show, Task, matrices_decay, run_fit
 from train.masks import IGNORED, Reader
-from train.model import computing, fitting_threads, pad_right
-from train.tree import tree_inputs, tree_of, why_no_trees
+from train.model import computing, fitting_threads
+from train.reading import why_no_streams
+from train.stream import stream_of
 
 EPOCHS = 1.0
 REFERENCE = "reference.safetensors"
@@ -64,11 +65,6 @@ class Group(NamedTuple):
     @property
     def size(self) -> int:
         return len(self.contrasts)
-
-    @property
-    def before_targets(self) -> int:
-        """Tokens before the first that any pair's loss is on."""
-        return min(next(place for place, target in enumerate(targets) if target != IGNORED) for targets in self.targets)
 
 
 class EncodedGroups(NamedTuple):
@@ -157,7 +153,7 @@ def _group(members: Sequence[tuple[PreferencePair, list[list[int]], list[list[in
         n_turns=max(pair.n_turns for pair, _, _ in members),
         tokens=0,
     )
-    return group._replace(tokens=len(tree_of(group.sequences, most=group.before_targets).ids))
+    return group._replace(tokens=len(stream_of([group.sequences]).ids))
 
 
 def _first_target(targets: Sequence[int]) -> int:
@@ -177,25 +173,15 @@ def log_probabilities(
     ]
     row_A = torch.tensor([row for row, _ in wanted], device=device)
     place_A = torch.tensor([place for _, place in wanted], device=device)
-    target_A = torch.tensor(
-        [sequences[row][0].targets[sequences[row][1]][place] for row, place in wanted], device=device
+    targets = [group.targets[number] for group, number in sequences]
+    log_probability_A = -target_losses(
+        model,
+        [group.sequences for group in groups],
+        targets,
+        pad_token_id=pad_token_id,
+        device=device,
+        streams=trees,
     )
-    if trees:
-        grown = [tree_of(group.sequences, most=group.before_targets) for group in groups]
-        of_row = [(b, number) for b, group in enumerate(groups) for number in range(len(group.sequences))]
-        stream = [(of_row[row][0], grown[of_row[row][0]].place(of_row[row][1], place - 1)) for row, place in wanted]
-        inputs = tree_inputs(grown, causal_of(model).config, pad_token_id, device)
-        logits_AV = next_logits(
-            model,
-            inputs.pop("ids_BT"),
-            torch.tensor([row for row, _ in stream], device=device),
-            torch.tensor([place for _, place in stream], device=device),
-            **inputs,
-        )
-    else:
-        ids_BT = pad_right([group.sequences[number] for group, number in sequences], pad_token_id, device)
-        logits_AV = next_logits(model, ids_BT, row_A, place_A - 1)
-    log_probability_A = -cross_entropy(logits_AV, target_A, reduction="none")
 
     readings: list[
         tuple[int, int]
@@ -257,7 +243,7 @@ def fit_dpo(
         if not encoded["train"].groups:
             raise TrainError(_nothing_left(settings, encoded["train"].counts))
         card = data_card(source, all_pairs, encoded, max_length=settings.max_length)
-        why = "trees: never" if settings.trees == "never" else why_no_trees(causal_of(model).config)
+        why = "trees: never" if settings.trees == "never" else why_no_streams(causal_of(model).config)
         card |= {"trees": why is None, "why_no_trees": why}
         groups = [group for split in encoded.values() for group in split.groups]
         reference = _Reference(settings, fit_id, groups, tokenizer.pad_token_id, device, trees=why is None)

@@ -22,8 +22,7 @@ from train.causal import causal_model, export_model, target_losses
 from train.data import is_corpus
 from train.errors import TrainError
 from train.loop import Finished, Show, Task, folder_of, matrices_decay, origin_of, run_fit
-from train.masks import IGNORED
-from train.model import pad_right
+from train.reading import alike
 from train.score import model_source
 from train.sessions import (
     EncodedSession,
@@ -217,9 +216,10 @@ def language_task(
 
 def summed_loss(model: Any, sessions: Sequence[EncodedSession], pad_token_id: int, device: torch.device) -> Tensor:
     """The sum of the losses of all targets."""
-    ids_BT = pad_right([session.ids for session in sessions], pad_token_id, device)
-    targets_BT = pad_right([session.targets for session in sessions], IGNORED, device)
-    return target_losses(model, ids_BT, targets_BT).sum()
+    order = alike([session.ids for session in sessions])
+    groups = [[sessions[place].ids for place in group] for group in order]
+    targets = [sessions[place].targets for group in order for place in group]
+    return target_losses(model, groups, targets, pad_token_id=pad_token_id, device=device).sum()
 
 
 @torch.no_grad()

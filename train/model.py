@@ -3,7 +3,7 @@
 Differs from transformers' default: attention is `eager` for a Gemma-2, whose soft-cap on attention logits transformers'
 `sdpa`, its default, drops without a word. Batches are padded on the right and passed without a mask: a causal model's real
 tokens never see what comes after them, and the reward is read at the last real one, whose place is counted and not looked
-for. Batches that others padded, on either side, come with their mask. Knows nothing of pairs or training.
+for. Conversations that begin alike are read as one stream where the model can (`train.reading`). Batches that others padded, on either side, come with their mask. Knows nothing of pairs or training.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,6 +25,7 @@ from configs.fit_settings import TinySettings
 from train.backbone import attention_of, check_layout, text_only
 from train.errors import TrainError
 from train.families import FAMILIES, shape_of
+from train.reading import hidden_at, reads_streams
 
 SMALL = 20_000_000  # parameters; below it a second thread costs more than it brings (4 times, on two shared cores)
 
@@ -110,21 +111,23 @@ def _quiet() -> None:
     logging.set_verbosity_error()
 
 
-def pad_right(sequences: Sequence[Sequence[int]], pad_token_id: int, device: torch.device | None = None) -> Tensor:
-    """ids_BT, no longer than its longest row."""
-    longest = max(len(sequence) for sequence in sequences)
-    rows = [[*sequence, *[pad_token_id] * (longest - len(sequence))] for sequence in sequences]
-    return torch.tensor(rows, dtype=torch.long, device=device)
-
-
-def rewards(model: Any, ids_BT: Tensor, row_N: Tensor, place_N: Tensor, **inputs: Any) -> Tensor:
-    """reward_N, read in row `row_N` of the right-padded batch at token `place_N`, in fp32.
+def rewards(
+    model: Any,
+    groups: Sequence[Sequence[Sequence[int]]],
+    readings: Sequence[tuple[int, int]],
+    *,
+    pad_token_id: int,
+    device: torch.device,
+    streams: bool | None = None,
+) -> Tensor:
+    """reward_N in fp32, read at the places that `readings` name; see `train.reading.hidden_at`.
 
     Args:
-        inputs: mask and positions, where padding stands elsewhere.
+        streams: null reads a stream where the model can.
     """
-    hidden_BTD = model.model(input_ids=ids_BT, use_cache=False, **inputs).last_hidden_state
-    reward: Tensor = model.score(hidden_BTD[row_N, place_N])[:, 0].float()
+    as_stream = reads_streams(model) if streams is None else streams
+    hidden_ND = hidden_at(model.model, groups, readings, pad_token_id=pad_token_id, device=device, streams=as_stream)
+    reward: Tensor = model.score(hidden_ND)[:, 0].float()
     return reward
 
 
@@ -136,7 +139,11 @@ def masked_rewards(model: Any, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
     place_B = last_tokens(mask_BT)
     positions_BT = (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
     rows_B = torch.arange(len(ids_BT), device=ids_BT.device)
-    return rewards(model, ids_BT, rows_B, place_B, attention_mask=mask_BT, position_ids=positions_BT)
+    hidden_BTD = model.model(
+        input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions_BT, use_cache=False
+    ).last_hidden_state
+    reward: Tensor = model.score(hidden_BTD[rows_B, place_B])[:, 0].float()
+    return reward
 
 
 def last_tokens(mask_BT: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from train.checkpoint import save_model
 from train.data import Encoded, EncodedPair, data_card, encode_pairs, is_corpus, pairs_hash
 from train.errors import TrainError
 from train.loop import Show, Task, folder_of, matrices_decay, origin_of, rising_and_falling, run_fit
-from train.model import load_model, pad_right, rewards, tiny_model
+from train.model import load_model, rewards, tiny_model
 from train.score import model_source, score_tokens
 from train.sources import Undecided, gather, places_of_stages, stages_of
 from train.sources_card import mixture_card, sources_card
@@ -77,15 +77,13 @@ def compare(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """chosen_P, rejected_P, margin_P and weight_P of all comparisons of `pairs`; a pair's weights add up to 1.
 
-    Chosen and rejected go through the model in one batch, the rejected halves after the chosen ones.
+    Both sides of a pair go through the model together, what they begin with once.
     """
-    ids_BT = pad_right([pair.chosen for pair in pairs] + [pair.rejected for pair in pairs], pad_token_id, device)
     rows = [row for row, pair in enumerate(pairs) for _ in pair.ends]
-    chosen_places = [chosen for pair in pairs for chosen, _ in pair.ends]
-    rejected_places = [rejected for pair in pairs for _, rejected in pair.ends]
-    row_N = torch.tensor(rows + [row + len(pairs) for row in rows], device=device)
-    place_N = torch.tensor(chosen_places + rejected_places, device=device)
-    reward_N = rewards(model, ids_BT, row_N, place_N)
+    readings = [(2 * row, chosen) for row, pair in enumerate(pairs) for chosen, _ in pair.ends]
+    readings += [(2 * row + 1, rejected) for row, pair in enumerate(pairs) for _, rejected in pair.ends]
+    groups = [[pair.chosen, pair.rejected] for pair in pairs]
+    reward_N = rewards(model, groups, readings, pad_token_id=pad_token_id, device=device)
     margin_P = torch.tensor([pairs[row].margin for row in rows], device=device)
     weight_P = torch.tensor([1.0 / len(pairs[row].ends) for row in rows], device=device)
     return reward_N[: len(rows)], reward_N[len(rows) :], margin_P, weight_P

@@ -22,7 +22,8 @@ from train.backbone import freeze_date, positions_of, reading_pad
 from train.errors import TrainError
 from train.hub import require_model
 from train.masks import Reader
-from train.model import device_of, fitting_threads, load_model, pad_right, rewards
+from train.model import device_of, fitting_threads, load_model, rewards
+from train.reading import alike, reads_streams
 from train.tokenizer import encode, load_tokenizer
 
 ATTENTION_CELLS = 1 << 26  # conversations times tokens squared in one batch: eager attention keeps them all
@@ -184,11 +185,25 @@ def _means_a_path(name: str) -> bool:
 
 
 def score_tokens(
-    model: Any, sequences: Sequence[Sequence[int]], *, pad_token_id: int, device: torch.device, batch_size: int
+    model: Any,
+    sequences: Sequence[Sequence[int]],
+    *,
+    pad_token_id: int,
+    device: torch.device,
+    batch_size: int,
+    streams: bool | None = None,
 ) -> list[float]:
-    """Rewards of token sequences, batched by length."""
+    """Rewards of token sequences at their last tokens; see `score_places`."""
     places = [[len(sequence) - 1] for sequence in sequences]
-    found = score_places(model, sequences, places, pad_token_id=pad_token_id, device=device, batch_size=batch_size)
+    found = score_places(
+        model,
+        sequences,
+        places,
+        pad_token_id=pad_token_id,
+        device=device,
+        batch_size=batch_size,
+        streams=streams,
+    )
     return [reward for (reward,) in found]
 
 
@@ -201,23 +216,53 @@ def score_places(
     pad_token_id: int,
     device: torch.device,
     batch_size: int,
+    streams: bool | None = None,
 ) -> list[list[float]]:
-    """Rewards of token sequences read at several places each, in one pass a sequence, batched by length."""
-    order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
+    """Rewards of token sequences read at several places each, in one pass a sequence; what they begin with is read once.
+
+    Args:
+        streams: null reads streams where the model can; false pads batches of like length.
+    """
+    as_stream = reads_streams(model) if streams is None else streams
+    batches = _alike_batches(sequences, batch_size) if as_stream else _even_batches(sequences, batch_size)
     found: list[list[float]] = [[] for _ in sequences]
+    for batch in batches:
+        order = [index for group in batch for index in group]
+        readings = [(row, place) for row, index in enumerate(order) for place in places[index]]
+        groups = [[sequences[index] for index in group] for group in batch]
+        reward_N = rewards(model, groups, readings, pad_token_id=pad_token_id, device=device, streams=as_stream)
+        for (row, _), reward in zip(readings, reward_N.tolist(), strict=True):
+            found[order[row]].append(reward)
+    return found
+
+
+def _alike_batches(sequences: Sequence[Sequence[int]], batch_size: int) -> list[list[list[int]]]:
+    """Batches of groups that begin alike; a group larger than a batch is read in parts."""
+    parts = [
+        group[start : start + batch_size] for group in alike(sequences) for start in range(0, len(group), batch_size)
+    ]
+    batches: list[list[list[int]]] = []
+    room = 0
+    for part in parts:
+        if len(part) > room:
+            batches.append([])
+            room = batch_size
+        batches[-1].append(part)
+        room -= len(part)
+    return batches
+
+
+def _even_batches(sequences: Sequence[Sequence[int]], batch_size: int) -> list[list[list[int]]]:
+    """Batches of like length, the longest first, each sequence by itself."""
+    order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
+    batches: list[list[list[int]]] = []
     start = 0
     while start < len(order):
         longest = len(sequences[order[start]])
         size = min(batch_size, max(1, ATTENTION_CELLS // longest**2))
-        batch = order[start : start + size]
-        ids_BT = pad_right([sequences[index] for index in batch], pad_token_id, device)
-        readings = [(row, place) for row, index in enumerate(batch) for place in places[index]]
-        row_N = torch.tensor([row for row, _ in readings], device=device)
-        place_N = torch.tensor([place for _, place in readings], device=device)
-        for (row, _), reward in zip(readings, rewards(model, ids_BT, row_N, place_N).tolist(), strict=True):
-            found[batch[row]].append(reward)
+        batches.append([[index] for index in order[start : start + size]])
         start += size
-    return found
+    return batches
 
 
 def keep_scores(

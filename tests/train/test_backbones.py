@@ -126,7 +126,7 @@ def test_a_short_fit_lowers_the_loss(
     losses = [line["loss"] for line in read_metrics(tmp_path / "fit" / "metrics.jsonl")]
     assert sum(losses[-10:]) / 10 < 0.7 * sum(losses[:5]) / 5
     card = json.loads((tmp_path / "fit" / "data_card.json").read_text("utf-8"))["backbone"]
-    assert card["attention"] == ("eager" if family == "gemma2" else "sdpa")
+    assert card["attention"] == "descant_stream"
     assert card["pad_token"] != card["end_token"]
 
 

@@ -89,22 +89,24 @@ def test_the_soft_cap_is_kept_where_transformers_default_drops_it(
     scores = score_conversations(model_dir, conversations)
     dropping = AutoModelForSequenceClassification.from_pretrained(model_dir, attn_implementation="sdpa").eval()
     scorer = load_scorer(model_dir)
-    assert scorer.model.config._attn_implementation == "eager"
-    without = score_tokens(dropping, scorer.encode(conversations), pad_token_id=0, device=CPU, batch_size=8)
+    assert scorer.model.config._attn_implementation == "descant_stream"
+    without = score_tokens(
+        dropping, scorer.encode(conversations), pad_token_id=0, device=CPU, batch_size=8, streams=False
+    )
     assert max(abs(a - b) for a, b in zip(scores, without, strict=True)) > 0.05
 
 
 def test_a_prefix_scores_the_same_within_its_conversation_as_alone(tokenizer: Any, talk: Talk) -> None:
     from train.masks import Reader
-    from train.model import pad_right, rewards
+    from train.model import rewards
 
     model = tiny_model(BITING, tokenizer, max_length=128, random_seed=0).eval()
     turns = ["Hi.", "It is tea.", "And now?", "It is rye."]
     whole, first = encode(tokenizer, [talk(*turns), talk(*turns[:2])])
     reader = Reader(tokenizer)
-    places = torch.tensor(reader.answer_ends(talk(*turns), reader.read([talk(*turns)])[0]))
+    places = reader.answer_ends(talk(*turns), reader.read([talk(*turns)])[0]) or []
     with torch.no_grad():
-        inside = rewards(model, pad_right([whole], 0), torch.zeros(2, dtype=torch.long), places).tolist()
+        inside = rewards(model, [[whole]], [(0, place) for place in places], pad_token_id=0, device=CPU).tolist()
     assert inside == pytest.approx(
         score_tokens(model, [first, whole], pad_token_id=0, device=CPU, batch_size=1), abs=2e-6
     )

@@ -33,7 +33,7 @@ def test_the_loss_is_the_mean_over_targets_of_what_stands_before_them(talk: Talk
     targets = read.targets("assistant")
     log_probability = torch.log_softmax(model(input_ids=torch.tensor([read.ids])).logits[0].float(), dim=-1)
     by_hand = [-log_probability[place - 1, token].item() for place, token in enumerate(targets) if token != IGNORED]
-    losses = target_losses(model, torch.tensor([read.ids]), torch.tensor([targets]))
+    losses = target_losses(model, [[read.ids]], [targets], pad_token_id=0, device=torch.device("cpu"))
     assert losses.tolist() == pytest.approx(by_hand, rel=1e-5)
 
 
