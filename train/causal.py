@@ -158,7 +158,7 @@ def target_losses(
         device=device,
         streams=streams,
     )
-    target_A = torch.tensor([target for _, _, target in wanted], device=device)
+    target_A = torch.tensor([target for _, _, target in wanted], dtype=torch.long, device=device)
     return cross_entropy(logits_AV, target_A, reduction="none")
 
 
@@ -178,7 +178,7 @@ def next_logits(
     causal = causal_of(model)
     if causal.config.model_type not in PLAIN_HEADS:
         ids_BT = pad_right([sequence for group in groups for sequence in group], pad_token_id, device)
-        row_A, place_A = torch.tensor(readings, device=device).T
+        row_A, place_A = torch.tensor(readings, dtype=torch.long, device=device).reshape(-1, 2).T
         logits: Tensor = causal(input_ids=ids_BT, use_cache=False).logits[row_A, place_A].float()
         return logits
     as_stream = reads_streams(causal) if streams is None else streams

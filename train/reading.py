@@ -56,10 +56,10 @@ def hidden_at(
         stream = stream_of(groups)
         hidden_1TD = body(**Layout(stream, device).inputs(body.config)).last_hidden_state
         places = [stream.place(sequence, place) for sequence, place in readings]
-        hidden_ND: Tensor = hidden_1TD[0, torch.tensor(places, device=device)]
+        hidden_ND: Tensor = hidden_1TD[0, torch.tensor(places, dtype=torch.long, device=device)]
         return hidden_ND
     ids_BT = pad_right([sequence for group in groups for sequence in group], pad_token_id, device)
-    row_N, place_N = torch.tensor(readings, device=device).T
+    row_N, place_N = torch.tensor(readings, dtype=torch.long, device=device).reshape(-1, 2).T
     hidden_ND = body(input_ids=ids_BT, use_cache=False).last_hidden_state[row_N, place_N]
     return hidden_ND
 

@@ -23,6 +23,7 @@ from transformers import (
 from train import attention
 from train.attention import NAME, Layout
 from train.model import masked_rewards
+from train.reading import hidden_at
 from train.stream import stream_of
 
 SHAPE: dict[str, Any] = {
@@ -206,3 +207,10 @@ def test_recomputed_activations_are_those_of_the_stream() -> None:
     again, recomputed = learned(model, as_stream(model, groups))
     assert loss == again
     assert all(torch.equal(gradients[key], recomputed[key]) for key in gradients)
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_nothing_that_is_read_gives_no_rows(streams: bool) -> None:
+    body = model_of("llama", torch.float32, NAME).model
+    found = hidden_at(body, [[[1, 2, 3]]], [], pad_token_id=0, device=torch.device("cpu"), streams=streams)
+    assert found.shape == (0, SHAPE["hidden_size"])
