@@ -247,7 +247,6 @@ class Journal:
             try:
                 with self._lock:
                     written = self._write_waiting()
-                self._full_at_write = False
             except OSError as error:
                 if error.errno not in FULL_DISK:
                     self._fail_waiting(error)
@@ -286,6 +285,7 @@ class Journal:
                     if written:
                         self._retire()  # its last line is torn
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._full_at_write = False  # before those who wait are told
             except OSError as error:
                 if error.errno not in FULL_DISK or (error.errno == errno.EFBIG and self._size):
                     self._retire()

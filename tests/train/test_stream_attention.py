@@ -111,7 +111,7 @@ def learned(model: Any, reward_S: Tensor) -> tuple[float, dict[str, Tensor]]:
     weight_S = torch.linspace(-1.0, 1.0, len(reward_S), dtype=reward_S.dtype)
     loss = torch.nn.functional.softplus(-(reward_S * weight_S)).sum()
     loss.backward()  # type: ignore[no-untyped-call]
-    return float(loss), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
